@@ -1,0 +1,40 @@
+# make help lists what there is.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON_SOURCES := operator runtime devcluster tests tools
+bin := .venv/bin
+
+.PHONY: help environment binaries test check format generate verify lock demo images
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+environment:  ## create .venv/ from hashed requirements (done by the other targets when needed)
+	@tools/environment.sh
+
+binaries: environment  ## build etcd, Kubernetes, kubectl and helm once (about 7 minutes on 2 cores), cached by content
+	@$(bin)/python -m devcluster build
+
+demo: environment  ## control plane, helm install, an EmbeddingService, real vectors. KEEP=1 keeps it, MODEL=owner/name serves another
+	@$(bin)/python -m tools.demo
+
+test: environment check binaries  ## everything: checks, unit tests, real sockets, real model, real control plane
+	@$(bin)/python -m pytest
+
+check: environment verify  ## format, lint, types, import contracts, generated files
+	@$(bin)/ruff format --check $(PYTHON_SOURCES)
+	@$(bin)/ruff check $(PYTHON_SOURCES)
+	@$(bin)/mypy
+	@$(bin)/lint-imports
+
+format: environment  ## format the sources and apply the linter's safe fixes
+	@$(bin)/ruff format $(PYTHON_SOURCES)
+	@$(bin)/ruff check --fix $(PYTHON_SOURCES)
+
+generate: environment  ## write crds/, the chart's copy and docs/reference from the API models
+	@$(bin)/python -m tools.generate
+
+verify: environment  ## fail when a generated file is stale
+	@$(bin)/python -m tools.generate --verify
+
+lock: environment  ## resolve requirements/*.in again into hashed pins
+	@tools/lock.sh

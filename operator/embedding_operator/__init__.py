@@ -1,0 +1,1 @@
+"""A Kubernetes operator that turns EmbeddingService resources into running embedding endpoints."""

@@ -1,0 +1,1 @@
+"""A text embedding server with dynamic batching and the NIM embedding API."""
