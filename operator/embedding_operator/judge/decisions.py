@@ -1,4 +1,4 @@
-"""Decisions that rest on what is running now: replicas, rollout strategy, the pinned runtime image. Pure.
+"""Decisions that rest on what is running now: replicas, rollout strategy, the pinned defaults. Pure.
 
 What must survive a restart of the operator is kept in annotations of the Deployment, never in memory.
 """
@@ -10,15 +10,15 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from embedding_operator.api.constants import FIELD_MANAGER
 from embedding_operator.judge.rollout import rollout_of
 from embedding_operator.observe.snapshot import Object, PodState
+from embedding_operator.render import Strategy
 
 KEPT_REPLICAS = "embedding-operator.io/kept-replicas"
-RUNTIME_IMAGE = "embedding-operator.io/runtime-image"
+RUNTIME_DEFAULTS = "embedding-operator.io/runtime-defaults"
 TEMPLATE_HASH = "embedding-operator.io/template-hash"
 
 SCHEDULING_PATIENCE = timedelta(seconds=20)
@@ -85,14 +85,6 @@ def decide_replicas(
 # Rollout strategy ----------------------------------------------------------------------------------------------------
 
 
-class Strategy(StrEnum):
-    """How old Pods make way for new ones."""
-
-    SURGE = "Surge"
-    MAX_UNAVAILABLE = "MaxUnavailable"
-    RECREATE = "Recreate"
-
-
 def _live_strategy(deployment: Object) -> Strategy:
     strategy = deployment["spec"].get("strategy") or {}
     if strategy.get("type") == "Recreate":
@@ -128,20 +120,51 @@ def decide_strategy(
     return current
 
 
-# Runtime image -------------------------------------------------------------------------------------------------------
+# Pinned defaults -----------------------------------------------------------------------------------------------------
 
 
-def template_hash(template: Mapping[str, Any], image: str) -> str:
-    """A hash of a Pod template that does not depend on which runtime image stands in it."""
-    text = json.dumps(template, sort_keys=True, separators=(",", ":")).replace(json.dumps(image), '"<image>"')
+@dataclass(frozen=True, slots=True)
+class RuntimeDefaults:
+    """What the operator brings along for services that name no runtime image themselves."""
+
+    image: str
+    pull_policy: str
+    pull_secrets: tuple[str, ...] = ()
+
+    def as_annotation(self) -> str:
+        return json.dumps(
+            {"image": self.image, "pullPolicy": self.pull_policy, "pullSecrets": list(self.pull_secrets)},
+            sort_keys=True,
+        )
+
+
+PLACEHOLDER_DEFAULTS = RuntimeDefaults("pinned", "IfNotPresent")
+"""Stands in for the defaults where a template is hashed, so that the hash tells changes of the spec alone."""
+
+
+def template_hash(template: Mapping[str, Any]) -> str:
+    """A hash of a Pod template that was rendered with `PLACEHOLDER_DEFAULTS`."""
+    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def pinned_image(deployment: Object | None, *, follow_operator: bool, offered: str) -> str:
-    """The runtime image of a service that names none itself.
+def _pinned(deployment: Object | None) -> RuntimeDefaults | None:
+    try:
+        value = json.loads(annotations_of(deployment).get(RUNTIME_DEFAULTS, ""))
+        return RuntimeDefaults(str(value["image"]), str(value["pullPolicy"]), tuple(map(str, value["pullSecrets"])))
+    except (ValueError, KeyError, TypeError):
+        return None
 
-    `offered` is the operator's current one. A service keeps the image it was created or last changed with, so that
-    upgrading the operator restarts no Pod; `follow_operator` is `upgradePolicy: WithOperator`.
+
+def decide_defaults(
+    deployment: Object | None, *, template_changes: bool, follow_operator: bool, offered: RuntimeDefaults
+) -> RuntimeDefaults:
+    """The defaults to render with. `offered` are the operator's current ones.
+
+    A service keeps those it was created or last changed with, so that upgrading the operator restarts no Pod, and
+    takes the current ones together with a change that restarts its Pods anyway. `follow_operator` is
+    `upgradePolicy: WithOperator`.
     """
-    pinned = annotations_of(deployment).get(RUNTIME_IMAGE)
-    return offered if follow_operator or not pinned else pinned
+    if follow_operator or template_changes:
+        return offered
+    return _pinned(deployment) or offered

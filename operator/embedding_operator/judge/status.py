@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from embedding_operator.api.v1alpha1 import EmbeddingServiceSpec
+from embedding_operator.api import EmbeddingService
+from embedding_operator.api.service import EmbeddingServiceSpec
 from embedding_operator.judge.conditions import Facts, Verdict, as_conditions, judge_conditions
 from embedding_operator.judge.identity import Identity, identity_of
 from embedding_operator.judge.load import load_of, load_to_show
@@ -40,9 +41,11 @@ class Judgement:
     """Nothing is on its way: the next look may wait for the slow rhythm."""
 
 
-def service_url(name: str, namespace: str, port: int, tls: bool) -> str:
-    """Where clients inside the cluster find the OpenAI-compatible API."""
-    return f"{'https' if tls else 'http'}://{name}.{namespace}.svc:{port}/v1"
+def required_replicas(spec: EmbeddingServiceSpec | None, rollout: Rollout | None) -> int:
+    """How many Pods must be ready for the service to be: what autoscaling guarantees, or what the Deployment asks."""
+    if spec is not None and spec.autoscaling is not None:
+        return spec.autoscaling.min_replicas
+    return rollout.desired if rollout is not None else 1
 
 
 def _problem_entry(problem: Problem) -> dict[str, Any]:
@@ -74,23 +77,20 @@ def _history(
 
 def judge(
     snapshot: Snapshot,
-    spec: EmbeddingServiceSpec | None,
+    service: EmbeddingService | None,
     *,
     accepted: Verdict,
     applied: Verdict,
-    accelerator: str | None,
-    minimum: int,
     memory: Memory,
 ) -> Judgement:
-    """Everything `status` says. `spec` is None when it could not be understood.
-
-    `accelerator` is the extended resource each Pod asks for, `minimum` how many Pods must be ready.
-    """
+    """Everything `status` says. `service` is None when its spec could not be understood."""
+    spec = service.spec if service is not None else None
+    resource = spec.accelerator.effective_resource if spec is not None else None
     before: Mapping[str, Any] = snapshot.resource.get("status") or {}
     deployment = snapshot.deployment
     rollout = rollout_of(deployment) if deployment is not None else None
     identity = identity_of(snapshot.pods, snapshot.readings)
-    problems = problems_of(snapshot.pods, snapshot.readings, accelerator)
+    problems = problems_of(snapshot.pods, snapshot.readings, resource.name if resource is not None else None)
     verdicts = judge_conditions(
         Facts(
             accepted=accepted,
@@ -100,7 +100,7 @@ def judge(
             pods=snapshot.pods,
             problems=problems,
             identity=identity,
-            minimum=minimum,
+            minimum=required_replicas(spec, rollout),
             autoscaler=snapshot.autoscaler,
             autoscaling=spec is not None and spec.autoscaling is not None,
         )
@@ -113,9 +113,8 @@ def judge(
         "readyReplicas": rollout.ready if rollout else 0,
         "updatedReplicas": rollout.updated if rollout else 0,
     }
-    if spec is not None:
-        tls = spec.runtime.tls is not None
-        status["url"] = service_url(snapshot.name, snapshot.namespace, spec.service.port, tls)
+    if service is not None:
+        status["url"] = service.url
     elif "url" in before:
         status["url"] = before["url"]
     optional = {
