@@ -12,7 +12,7 @@ from __future__ import annotations
 
 
 class OperatorError(Exception):
-    """A failure with a CamelCase `reason` (part of the API: it becomes a condition's reason) and a message for people."""
+    """A failure with a CamelCase `reason` (API: it becomes a condition's reason) and a message for people."""
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)

@@ -65,9 +65,7 @@ def leftovers(rendered: Iterable[Mapping[str, Any]], snapshot: Snapshot) -> tupl
     return tuple(
         live
         for key, live in snapshot.children.items()
-        if key not in wanted
-        and is_controlled_by(live, snapshot.uid)
-        and "deletionTimestamp" not in live["metadata"]
+        if key not in wanted and is_controlled_by(live, snapshot.uid) and "deletionTimestamp" not in live["metadata"]
     )
 
 
@@ -99,9 +97,8 @@ class Applier:
             change = await self._apply_one(stamped(body), snapshot, hand_over if body["kind"] == "Deployment" else None)
             if change is not None:
                 changes.append(change)
-        for live in leftovers(rendered, snapshot):
-            changes.append(await self._delete(live))
-        return tuple(changes)
+        deletions = [await self._delete(live) for live in leftovers(rendered, snapshot)]
+        return (*changes, *deletions)
 
     async def _apply_one(self, body: Object, snapshot: Snapshot, hand_over: int | None) -> Change | None:
         live = snapshot.children.get(_key(body))

@@ -69,7 +69,9 @@ class Leadership:
                 await self._attempt()
                 if self._leading != self.may_write():
                     self._leading = self.may_write()
-                    log.info("became the leader" if self._leading else "lost the leadership", extra={"lease": self.name})
+                    log.info(
+                        "became the leader" if self._leading else "lost the leadership", extra={"lease": self.name}
+                    )
                     await self.on_change(self._leading)
                 await asyncio.sleep(RENEW_SECONDS * (0.9 + 0.2 * random.random()))  # noqa: S311 - jitter
         finally:

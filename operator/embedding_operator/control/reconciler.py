@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -46,8 +47,9 @@ class Rhythm:
 def accepted_verdict(service: EmbeddingService) -> Verdict:
     """A spec that is understood; a model that can change by itself is pointed out. Pure."""
     source = service.spec.model.hugging_face if service.spec.model is not None else None
-    if source is not None and not source.pinned:
-        text = f"revision {source.revision!r} is no commit: the vectors can change at any restart; pin a 40-digit one"
+    if source is not None and not re.fullmatch(r"[0-9a-f]{40}", source.revision or ""):
+        revision = source.revision or "of the default branch"
+        text = f"revision {revision} is no commit: the vectors can change at any restart; pin a 40-digit one"
         return Verdict(Truth.TRUE, Reason.REVISION_NOT_PINNED, text)
     return Verdict(Truth.TRUE, Reason.ACCEPTED, "the spec is understood")
 
@@ -141,9 +143,7 @@ class Reconciler:
             except OperatorError as error:
                 blocked = consequence(error)
                 applied = blocked.verdict
-        judgement = judge(
-            snapshot, service, accepted=accepted, applied=applied, memory=self._memory.get(key, Memory())
-        )
+        judgement = judge(snapshot, service, accepted=accepted, applied=applied, memory=self._memory.get(key, Memory()))
         await self._report(key, resource, snapshot, judgement, changes)
         if blocked is not None:
             return blocked.result, blocked.retry_after, blocked.failed

@@ -1,1 +1,1 @@
-"""What the cluster's state means: `Snapshot` -> Pod problems, model identity, rollout, load, conditions, status. Pure."""
+"""What the cluster's state means: a `Snapshot` becomes problems, identity, load, conditions and a status. Pure."""

@@ -59,9 +59,7 @@ def _kept(deployment: Object | None, spec_replicas: int) -> int | None:
     return int(count) if count.isdigit() and asked == str(spec_replicas) else None
 
 
-def decide_replicas(
-    *, replicas: int, minimum: int | None, suspended: bool, deployment: Object | None
-) -> Replicas:
+def decide_replicas(*, replicas: int, minimum: int | None, suspended: bool, deployment: Object | None) -> Replicas:
     """`replicas` is spec.replicas, `minimum` is minReplicas with autoscaling and None without."""
     live = int(deployment["spec"].get("replicas", 1)) if deployment is not None else None
     ours = deployment is not None and owns_replicas(deployment)

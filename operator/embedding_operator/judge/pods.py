@@ -20,7 +20,9 @@ MESSAGE_LENGTH = 500
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
-_MISSING_SECRET = re.compile(r"secrets? \"?[^\"]*\"? not found|couldn't find key .* in Secret|references non-existent secret", re.I)
+_MISSING_SECRET = re.compile(
+    r"secrets? \"?[^\"]*\"? not found|couldn't find key .* in Secret|references non-existent secret", re.I
+)
 _CLAIM = re.compile(r"persistentvolumeclaim|PersistentVolumeClaim|persistent volume claim", re.I)
 _INSUFFICIENT = re.compile(r"Insufficient ([A-Za-z0-9./_-]+)")
 
@@ -54,7 +56,7 @@ def _scheduling(pod: PodState, accelerator: str | None) -> Problem | None:
     if pod.scheduled:
         return None
     message = pod.scheduling_message
-    missing = set(_INSUFFICIENT.findall(message))
+    missing = {name.rstrip(".") for name in _INSUFFICIENT.findall(message)}
     if _CLAIM.search(message):
         reason = Reason.CLAIM_NOT_BOUND
     elif accelerator is not None and accelerator in missing:
@@ -121,7 +123,9 @@ def _loading(pod: PodState, reading: Reading | None) -> Problem:
     if reading.error is not None:
         return Problem(pod.name, Reason.ENDPOINT_UNREACHABLE, _cut(reading.error), since=pod.created, waiting=True)
     if reading.ready:
-        return Problem(pod.name, Reason.STARTING, "ready; its probe has not passed yet", since=pod.created, waiting=True)
+        return Problem(
+            pod.name, Reason.STARTING, "ready; its probe has not passed yet", since=pod.created, waiting=True
+        )
     reason = Reason.MODEL_DOWNLOADING if reading.message.lower().startswith("downloading") else Reason.MODEL_LOADING
     return Problem(pod.name, reason, _cut(reading.message or "loading"), since=pod.created, waiting=True)
 

@@ -37,7 +37,7 @@ class Reason(StrEnum):
     WAITING_FOR_ACCELERATOR = "WaitingForAccelerator"
     UNSCHEDULABLE = "Unschedulable"
     CLAIM_NOT_BOUND = "ClaimNotBound"
-    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, no password
     CONTAINER_CONFIGURATION = "ContainerConfigurationError"
     VOLUME_MOUNT_FAILED = "VolumeMountFailed"
     IMAGE_PULL_FAILED = "ImagePullFailed"
