@@ -1,8 +1,8 @@
 """The chart's values documented from one source: the comments of values.yaml.
 
-`python -m tools.chart_values` writes the table of charts/embedding-operator/README.md and the descriptions in values.schema.json;
-with `--verify` it only compares and fails when one of them is stale. A key without a comment, or one that the schema does not
-know, is an error.
+`python -m tools.chart_values` writes the table of charts/embedding-operator/README.md and the descriptions in
+values.schema.json; with `--verify` it only compares and fails when one of them is stale. A key without a comment, or
+one that the schema does not know, is an error.
 """
 
 import argparse
@@ -26,7 +26,10 @@ class ValuesError(Exception):
 
 @dataclass(frozen=True)
 class Value:
-    """One key of values.yaml: its dotted path, the comment above it (may be empty), its default, and whether it only groups others."""
+    """One key of values.yaml: its dotted path, the comment above it (may be empty) and its default.
+
+    A `group` only holds other keys.
+    """
 
     path: str
     description: str
@@ -35,7 +38,7 @@ class Value:
 
 
 def read(source: str) -> list[Value]:
-    """All keys of `source` (the text of a values.yaml) in their order. Entries of lists are part of a default, not keys."""
+    """All keys of `source`, the text of a values.yaml, in their order. Entries of lists are part of a default."""
     root = yaml.compose(source)
     if not isinstance(root, yaml.MappingNode):
         raise ValuesError("values.yaml must be a mapping")
@@ -81,7 +84,10 @@ def table(values: list[Value]) -> str:
 
 
 def describe(schema: dict[str, Any], values: list[Value]) -> dict[str, Any]:
-    """`schema` with the description of each of `values`. Raises ValuesError for a key that only one of the two knows."""
+    """`schema` with the description of each of `values`.
+
+    Raises ValuesError for a key that the schema does not know, and for one that nobody explained.
+    """
     described: dict[str, Any] = json.loads(json.dumps(schema))
     for value in values:
         node = described

@@ -18,7 +18,7 @@
     fieldRef:
       fieldPath: metadata.name
 {{- range $name, $value := $settings }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   value: {{ $value | quote }}
 {{- end }}
 {{- $seen := concat (keys $settings) (list "EMBEDDING_OPERATOR_NAMESPACE" "EMBEDDING_OPERATOR_POD_NAME") }}

@@ -25,8 +25,8 @@
 
 {{- /* What the Deployment, the Service and the other selectors select. Immutable: never add to it. */}}
 {{- define "embedding-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "embedding-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "embedding-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- /* The labels of one object. Call with (dict "context" $ "labels" FURTHER_LABELS), or with the root context alone. */}}
