@@ -89,25 +89,34 @@ class Rendered:
 
 
 def render(values: Mapping[str, Any] | None = None, *files: Path, name: str = RELEASE) -> Rendered:
-    """`helm template` with `files` and then `values`; raises RenderError with Helm's words when it refuses."""
-    arguments = [item for file in files for item in ("--values", str(file))]
-    for key, value in (values or {}).items():
-        arguments += ["--set-json", f"{key}={json.dumps(value)}"]
+    """`helm template` with `files` and then `values`; raises RenderError with Helm's words when it refuses.
+
+    The same arguments give the same result, which must not be changed.
+    """
+    return _render(name, *_value_arguments(values, files))
+
+
+@cache
+def _render(name: str, *arguments: str) -> Rendered:
     result = helm("template", name, str(CHART), "--namespace", NAMESPACE, *arguments)
     if result.returncode:
         raise RenderError(result.stderr)
-    objects = tuple(item for item in yaml.safe_load_all(result.stdout) if item)
+    objects = tuple(item for item in yaml.load_all(result.stdout, yaml.CSafeLoader) if item)
     return Rendered(objects, result.stdout)
 
 
 def notes(values: Mapping[str, Any] | None = None, *files: Path) -> str:
     """NOTES.txt as `helm install` prints it, without a cluster."""
-    arguments = [item for file in files for item in ("--values", str(file))]
-    for key, value in (values or {}).items():
-        arguments += ["--set-json", f"{key}={json.dumps(value)}"]
+    arguments = _value_arguments(values, files)
     result = helm("install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--dry-run=client", *arguments)
     assert result.returncode == 0, result.stderr
     return result.stdout.split("\nNOTES:\n", 1)[1]
+
+
+def _value_arguments(values: Mapping[str, Any] | None, files: tuple[Path, ...]) -> list[str]:
+    from_files = [item for file in files for item in ("--values", str(file))]
+    given = [item for key, value in (values or {}).items() for item in ("--set-json", f"{key}={json.dumps(value)}")]
+    return [*from_files, *given]
 
 
 def walk(node: Any) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""tools/images.sh: what it asks of docker and buildah. The builders are stand-ins that write down how they were called."""
+"""tools/images.sh: what it asks of docker and buildah. Stand-ins for the two write down how they were called."""
 
 import os
 import re

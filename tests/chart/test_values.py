@@ -2,10 +2,13 @@
 
 import json
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from embedding_operator.control.operator import POD_LABELS
+from embedding_operator.settings import LogFormat, LogLevel, Settings
 
 from tests.chart.helpers import ALL_ON, CHART, FULLNAME, NAMESPACE, REPOSITORY, RenderError, render
 from tools.chart_values import ValuesError, describe, read, readme_with, wanted
@@ -53,6 +56,7 @@ def test_the_settings_of_a_default_install() -> None:
         "EMBEDDING_OPERATOR_RUNTIME_IMAGE": f"embedding-runtime:{version}",
         "EMBEDDING_OPERATOR_RUNTIME_IMAGE_PULL_POLICY": "IfNotPresent",
         "EMBEDDING_OPERATOR_RUNTIME_IMAGE_PULL_SECRETS": "",
+        "EMBEDDING_OPERATOR_MANAGE_MONITORING": "false",
         "EMBEDDING_OPERATOR_PORT": "8080",
         "EMBEDDING_OPERATOR_LOG_LEVEL": "Info",
         "EMBEDDING_OPERATOR_LOG_FORMAT": "Json",
@@ -74,6 +78,35 @@ def test_settings_follow_the_values() -> None:
     assert environment["EMBEDDING_OPERATOR_LOG_LEVEL"] == "Debug"
     assert environment["EMBEDDING_OPERATOR_LOG_FORMAT"] == "Text"
     assert environment["EMBEDDING_OPERATOR_LEASE_NAME"] == "vector-operator"
+
+
+def test_the_operator_understands_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = render({"watchNamespaces": ["search", "ads"]}, ALL_ON).environment
+    own = {name: value for name, value in environment.items() if name.startswith("EMBEDDING_OPERATOR_")}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert {name.removeprefix("EMBEDDING_OPERATOR_").lower() for name in own} <= set(Settings.model_fields)
+    assert settings.watch_namespaces == ("ads", "search")
+    assert settings.runtime_image == environment["EMBEDDING_OPERATOR_RUNTIME_IMAGE"]
+    assert settings.runtime_image_pull_policy == "Always"
+    assert settings.runtime_image_pull_secrets == ("registry", "other")
+    assert settings.lease_name == "vector-operator"
+    assert settings.manage_monitoring is True
+    assert (settings.log_level.value, settings.log_format.value) == ("Debug", "Text")
+
+
+def test_every_level_and_format_of_the_operator_can_be_chosen() -> None:
+    logging = json.loads((CHART / "values.schema.json").read_text())["properties"]["logging"]["properties"]
+    assert logging["level"]["enum"] == [level.value for level in LogLevel]
+    assert logging["format"]["enum"] == [form.value for form in LogFormat]
+
+
+@pytest.mark.parametrize("files", [(), (ALL_ON,)])
+def test_services_network_policies_recognise_the_operators_pods(files: tuple[Path, ...]) -> None:
+    """Whatever the values, the labels by which the operator lets itself in are on its Pods."""
+    labels = render({}, *files).deployment["spec"]["template"]["metadata"]["labels"]
+    assert POD_LABELS.items() <= labels.items()
 
 
 def test_extra_environment_is_added_last() -> None:

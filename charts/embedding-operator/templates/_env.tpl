@@ -5,6 +5,7 @@
   "EMBEDDING_OPERATOR_RUNTIME_IMAGE" (include "embedding-operator.image" (dict "image" .Values.runtime.image "context" .))
   "EMBEDDING_OPERATOR_RUNTIME_IMAGE_PULL_POLICY" .Values.runtime.image.pullPolicy
   "EMBEDDING_OPERATOR_RUNTIME_IMAGE_PULL_SECRETS" (.Values.runtime.image.pullSecrets | default list | join ",")
+  "EMBEDDING_OPERATOR_MANAGE_MONITORING" (toString .Values.monitoring.enabled)
   "EMBEDDING_OPERATOR_PORT" "8080"
   "EMBEDDING_OPERATOR_LOG_LEVEL" .Values.logging.level
   "EMBEDDING_OPERATOR_LOG_FORMAT" .Values.logging.format
