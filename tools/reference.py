@@ -81,7 +81,8 @@ def _has_default(schema: Json) -> bool:
 
 
 def _literal(value: Any) -> str:
-    return f"`{yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix(chr(10)).removesuffix('...').strip()}`"
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    return f"`{text.strip().removesuffix('...').strip()}`"
 
 
 def _type(schema: Json) -> str:

@@ -35,4 +35,4 @@ class Autoscaling(ApiModel):
     """Metrics of autoscaling/v2, used in place of targetUtilizationPercent."""
 
     behavior: HorizontalPodAutoscalerBehavior | None = None
-    """Speed of scaling. Default: up at once, down by one Pod in five minutes after ten quiet minutes."""
+    """Speed of scaling. Default: up at once, down by one Pod a minute after five quiet minutes."""

@@ -15,7 +15,8 @@ DataKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA
 """An entry of a Secret."""
 
 RelativePath = Annotated[
-    str, Field(max_length=1024, pattern=r"^([^/.][^/]*|\.[^/.][^/]*)?(/([^/.][^/]*|\.[^/.][^/]*))*$")
+    str,
+    Field(min_length=1, max_length=1024, pattern=r"^([^/.][^/]*|\.[^/.][^/]*)(/([^/.][^/]*|\.[^/.][^/]*))*$"),
 ]
 """A path below a volume's root: no leading slash, no `.` or `..` steps."""
 

@@ -60,6 +60,7 @@ RESERVED_MOUNT_PATHS: Final = (
     "/etc/embedding/api-keys",
     "/etc/embedding/tls",
     "/model",
+    "/model-store",
     "/tmp",  # noqa: S108 - a mount path in the container
 )
 """Mount paths that the operator renders into the runtime container."""

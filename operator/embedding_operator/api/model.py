@@ -125,11 +125,6 @@ class ModelSpec(ApiModel):
             message="set only one of huggingFace, persistentVolumeClaim and image",
             holds=lambda model: _sources(model) <= 1,
         ),
-        Rule(
-            cel="!has(self.cache) || has(self.huggingFace) || has(self.persistentVolumeClaim) || has(self.image)",
-            message="cache needs a model source: set huggingFace, persistentVolumeClaim or image",
-            holds=lambda model: model.cache is None or _sources(model) > 0,
-        ),
     )
 
     id: ModelId | None = None
@@ -166,6 +161,6 @@ class ModelSpec(ApiModel):
 
     @property
     def names_only(self) -> bool:
-        """Whether nothing but `id` and `aliases` is set, as NVIDIA's images need it."""
-        overrides = (self.cache, self.max_input_tokens, self.pooling, self.prompts)
+        """Whether nothing but `id`, `aliases` and `cache` is set, as NVIDIA's images need it."""
+        overrides = (self.max_input_tokens, self.pooling, self.prompts)
         return not self.has_source and all(override is None for override in overrides)

@@ -58,8 +58,8 @@ class EmbeddingServiceSpec(ApiModel):
             holds=_bundled_has_source,
         ),
         Rule(
-            cel=f"!({_NIM}) || !has(self.model) || [has(self.model.huggingFace), has(self.model.persistentVolumeClaim), has(self.model.image), has(self.model.cache), has(self.model.maxInputTokens), has(self.model.pooling), has(self.model.prompts)].all(set, !set)",  # noqa: E501
-            message="runtime type NIM brings its own model: of model only id and aliases may be set",
+            cel=f"!({_NIM}) || !has(self.model) || [has(self.model.huggingFace), has(self.model.persistentVolumeClaim), has(self.model.image), has(self.model.maxInputTokens), has(self.model.pooling), has(self.model.prompts)].all(set, !set)",  # noqa: E501
+            message="runtime type NIM brings its own model: of model only id, aliases and cache may be set",
             holds=_nim_names_only,
         ),
         Rule(

@@ -5,7 +5,12 @@ from __future__ import annotations
 from embedding_operator.api import EmbeddingService
 
 from .context import Child, RenderContext, Strategy
+from .deployment import deployment
+from .horizontal_pod_autoscaler import horizontal_pod_autoscaler
 from .inventory import ChildKind, ChildReference, inventory
+from .network_policy import network_policy
+from .pod_disruption_budget import pod_disruption_budget
+from .service import service as service_child
 
 __all__ = ["Child", "ChildKind", "ChildReference", "RenderContext", "Strategy", "inventory", "render"]
 
@@ -16,4 +21,13 @@ def render(service: EmbeddingService, context: RenderContext) -> tuple[Child, ..
     Pure and deterministic: the same service and context give the same children. Quantities are in the form the API
     server stores, so that nothing differs when nothing changed.
     """
-    return ()
+    spec = service.spec
+    children: list[Child] = []
+    if spec.network_policy.enabled:
+        children.append(network_policy(service, context))
+    children += [service_child(service), deployment(service, context)]
+    if spec.autoscaling is not None:
+        children.append(horizontal_pod_autoscaler(service, spec.autoscaling))
+    if spec.disruption_budget.enabled:
+        children.append(pod_disruption_budget(service))
+    return tuple(children)

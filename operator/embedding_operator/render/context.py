@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from embedding_operator.api import PullPolicy
 
 Child = dict[str, Any]
 """An object ready for server-side apply: apiVersion, kind, metadata, and only the fields the operator owns."""
-
-_NO_LABELS: Final = MappingProxyType[str, str]({})
 
 
 class Strategy(StrEnum):
@@ -38,4 +36,4 @@ class RenderContext:
     pull_policy: PullPolicy = PullPolicy.IF_NOT_PRESENT
     pull_secrets: tuple[str, ...] = ()
     operator_namespace: str = "embedding-operator"
-    operator_pod_labels: MappingProxyType[str, str] = field(default=_NO_LABELS)
+    operator_pod_labels: Mapping[str, str] = field(default_factory=dict)
