@@ -31,7 +31,7 @@ from embedding_operator.telemetry import Metrics
 log = logging.getLogger(__name__)
 
 STUCK_RECONCILE_SECONDS = 120.0
-POD_LABELS = {"app.kubernetes.io/name": "embedding-operator"}
+POD_LABELS = {"app.kubernetes.io/part-of": "embedding-operator", "app.kubernetes.io/component": "operator"}
 """What the chart puts on the operator's Pods whatever its values; a NetworkPolicy of a service admits them by it."""
 
 
