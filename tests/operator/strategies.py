@@ -197,6 +197,10 @@ bundled_specs = st.fixed_dictionaries(
 )
 nim_specs = st.fixed_dictionaries(
     {"runtime": nim},
-    optional={**common, "model": optional(id=ids, aliases=st.lists(ids, max_size=2, unique=True), cache=caches)},
+    optional={
+        **common,
+        "monitoring": optional(serviceMonitor=optional(enabled=st.booleans())),
+        "model": optional(id=ids, aliases=st.lists(ids, max_size=2, unique=True), cache=caches),
+    },
 )
 specs = st.one_of(bundled_specs, bundled_specs, nim_specs)
