@@ -110,7 +110,7 @@ def test_it_runs_as_a_numeric_user_without_a_shell(image: str) -> None:
 def test_it_suits_any_user_and_a_read_only_root(image: str) -> None:
     final = stages(image)[1]
     environment = dict(word.split("=", 1) for text in values(final, "ENV") for word in shlex.split(text))
-    assert environment["HOME"] == "/tmp"  # noqa: S108 - the one directory of the container that is writable
+    assert environment["HOME"] == "/tmp"
     assert environment["USER"] == f"embedding-{image}"  # getpass finds no passwd entry for an arbitrary UID
     assert environment["PYTHONUNBUFFERED"] == environment["PYTHONDONTWRITEBYTECODE"] == "1"
     assert environment["PATH"].startswith("/opt/venv/bin:")
