@@ -65,9 +65,12 @@ if [ -n "$torch_index" ]; then
   tools/environment.sh
   requirements=requirements/runtime.local.txt
   echo "images: pinning the runtime's requirements with torch from $torch_index"
-  # uv takes each package from the first index that has it, and an index given here comes before the default one.
-  .venv/bin/uv pip compile --quiet --python-version "$python" --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
-    ${index:+--default-index "$index"} --index "$torch_index" requirements/runtime.in -o "$requirements"
+  # uv takes each package from the first index that has it, and the index given here comes before the default one. The pins it
+  # finds in the output are kept where they fit, so everything but torch stays what was tested.
+  cp requirements/runtime.txt "$requirements"
+  .venv/bin/uv pip compile --quiet --universal --python-version "$python" --generate-hashes --no-emit-index-url --no-emit-find-links \
+    --no-header --no-annotate ${index:+--default-index "$index"} --index "$torch_index" requirements/runtime.in -o "$requirements" \
+    || { rm -f "$requirements"; fail "could not pin torch from $torch_index: is it the address of a package index that has torch?"; }
   echo "images: $requirements"
   [ -z "$lock_only" ] || exit 0
 fi
