@@ -11,14 +11,13 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import ApiException
-from kubernetes.aio.dynamic import DynamicClient
 
 Object = dict[str, Any]
 
@@ -113,16 +112,7 @@ class NotLeading(Exception):
     """A write was stopped by the fence: this process is not (or no longer) the leader."""
 
 
-def _error_from(exception: ApiException) -> ClusterError:
-    reason, message, retry_after = exception.reason or "Unknown", "", None
-    try:
-        body = json.loads(exception.body or "{}")
-        reason = body.get("reason") or reason
-        message = body.get("message") or ""
-        retry_after = (body.get("details") or {}).get("retryAfterSeconds")
-    except (ValueError, AttributeError, TypeError):
-        message = str(exception.body or "")[:300]
-    return ClusterError(exception.status or 0, str(reason), message or str(reason), retry_after)
+_NO_QUERY: Final[Mapping[str, str | int | None]] = {}
 
 
 @dataclass(slots=True)
@@ -138,10 +128,6 @@ class ClusterClient:
     may_write: Callable[[], bool] = lambda: True
     count: Callable[[str, str, int], None] = lambda verb, resource, status: None
     timeout: float = REQUEST_TIMEOUT_SECONDS
-    _dynamic: DynamicClient = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._dynamic = DynamicClient(self.api)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
         """The object, or None when there is none."""
@@ -170,10 +156,7 @@ class ClusterClient:
                 resource,
                 "GET",
                 resource.path(namespace),
-                label_selector=labels,
-                field_selector=fields,
-                limit=page_size,
-                _continue=token,
+                query={"labelSelector": labels, "fieldSelector": fields, "limit": page_size, "continue": token},
             )
             items.extend(answer.get("items") or ())
             metadata = answer.get("metadata") or {}
@@ -193,8 +176,7 @@ class ClusterClient:
             resource.path(metadata["namespace"], metadata["name"], subresource),
             body=body,
             content_type="application/apply-patch+yaml",
-            field_manager=manager,
-            force_conflicts=str(force).lower(),
+            query={"fieldManager": manager, "force": str(force).lower()},
         )
 
     async def create(self, resource: Resource, body: Object) -> Object:
@@ -227,24 +209,55 @@ class ClusterClient:
             raise NotLeading(f"not the leader: {method} {path} was not sent")
         return await self._request(verb, resource, method, path, **parameters)
 
-    async def _request(self, verb: str, resource: Resource, method: str, path: str, **parameters: Any) -> Object:
+    async def _request(
+        self,
+        verb: str,
+        resource: Resource,
+        method: str,
+        path: str,
+        *,
+        body: Object | None = None,
+        content_type: str = "application/json",
+        query: Mapping[str, str | int | None] = _NO_QUERY,
+    ) -> Object:
+        status = 0
         try:
             async with asyncio.timeout(self.timeout):
-                response = await self._dynamic.request(method, path, **parameters)
-                answer: Object = json.loads(await response.read())
-        except ApiException as exception:
-            error = _error_from(exception)
-            self.count(verb, resource.plural, error.status)
-            raise error from exception
+                request = await self.api.param_serialize(
+                    method,
+                    path,
+                    query_params=[(key, value) for key, value in query.items() if value is not None],
+                    header_params={"Accept": "application/json", "Content-Type": content_type},
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                response = await self.api.call_api(*request)
+                content = await response.read()
+                status = response.status
         except TimeoutError as exception:
-            self.count(verb, resource.plural, 0)
             message = f"the API server did not answer {method} {path} within {self.timeout:g} s"
             raise ClusterError(0, "Timeout", message) from exception
-        except (OSError, ValueError, aiohttp.ClientError) as exception:
-            self.count(verb, resource.plural, 0)
+        except (OSError, aiohttp.ClientError, ApiException) as exception:
             raise ClusterError(0, "ConnectionFailed", f"{method} {path} failed: {exception}") from exception
-        self.count(verb, resource.plural, response.status)
+        finally:
+            self.count(verb, resource.plural, status)
+        return _answer(status, content)
+
+
+def _answer(status: int, content: bytes) -> Object:
+    """The object in an answer. Raises ClusterError for a refusal, and for what is no JSON object."""
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict) and 200 <= status < 300:
         return answer
+    if not isinstance(answer, dict):
+        text = content[:300].decode("utf-8", "replace")
+        raise ClusterError(0 if status < 400 else status, "NotJson", f"the API server answered {status}: {text}")
+    message = str(answer.get("message") or f"the API server answered {status}")
+    retry_after = (answer.get("details") or {}).get("retryAfterSeconds")
+    raise ClusterError(status, str(answer.get("reason") or "Unknown"), message, retry_after)
 
 
 async def load_configuration() -> Configuration:

@@ -43,6 +43,14 @@ def _nim_names_only(spec: EmbeddingServiceSpec) -> bool:
     return not _is_nim(spec) or spec.model is None or spec.model.names_only
 
 
+def _nim_without_alerts(spec: EmbeddingServiceSpec) -> bool:
+    return not _is_nim(spec) or not spec.monitoring.alerts.enabled
+
+
+def _nim_without_dashboard(spec: EmbeddingServiceSpec) -> bool:
+    return not _is_nim(spec) or not spec.monitoring.dashboard.enabled
+
+
 def _accelerator_named_once(spec: EmbeddingServiceSpec) -> bool:
     resource = spec.accelerator.effective_resource
     return resource is None or resource.name not in {*spec.resources.limits, *spec.resources.requests}
@@ -76,6 +84,15 @@ class EmbeddingServiceSpec(ApiModel):
             cel=f"!({_NIM}) || !has(self.autoscaling) || (has(self.autoscaling.metrics) && self.autoscaling.metrics.size() > 0)",  # noqa: E501
             message="runtime type NIM reports no utilization: set autoscaling.metrics",
             holds=lambda spec: not _is_nim(spec) or spec.autoscaling is None or bool(spec.autoscaling.metrics),
+        ),
+        *(
+            Rule(
+                cel=f"!({_NIM}) || !has(self.monitoring) || !has(self.monitoring.{field}) || "
+                f"!has(self.monitoring.{field}.enabled) || !self.monitoring.{field}.enabled",
+                message=f"runtime type NIM exports other metrics: disable monitoring.{field}",
+                holds=holds,
+            )
+            for field, holds in (("alerts", _nim_without_alerts), ("dashboard", _nim_without_dashboard))
         ),
         *(
             Rule(

@@ -103,7 +103,7 @@ class Operator:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 if task.get_name() != "stop":
-                    log.error("the %s task ended: %s", task.get_name(), task.exception() or "without an error")
+                    log.error("the %s task ended", task.get_name(), exc_info=task.exception())
                     raise SystemExit(1)
             log.info("stopping")
         finally:

@@ -21,7 +21,8 @@ LONGEST_DELAY_SECONDS = 300.0
 
 def backoff(failures: int, jitter: Callable[[], float] = random.random) -> float:
     """Seconds to wait after so many failures in a row: doubling from 1 s to 5 min, ± 20 %."""
-    delay = min(FIRST_DELAY_SECONDS * 2.0 ** max(0, failures - 1), LONGEST_DELAY_SECONDS)
+    doublings = min(max(0, failures - 1), 20)
+    delay = min(FIRST_DELAY_SECONDS * 2.0**doublings, LONGEST_DELAY_SECONDS)
     return float(delay * (0.8 + 0.4 * jitter()))
 
 

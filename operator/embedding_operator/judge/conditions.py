@@ -86,7 +86,9 @@ def progressing(facts: Facts) -> Verdict:
     """True while a change is on its way to all Pods; False when it arrived or is stuck."""
     rollout = facts.rollout
     if rollout is None:
-        return NOT_OBSERVED
+        if not facts.applied.holds:
+            return NOT_OBSERVED
+        return Verdict(Truth.TRUE, Reason.ROLLING_OUT, "the Deployment has just been created")
     if not rollout.observed:
         return Verdict(Truth.TRUE, Reason.ROLLING_OUT, "the Deployment controller has not seen the last change yet")
     if rollout.deadline_exceeded:
@@ -95,7 +97,9 @@ def progressing(facts: Facts) -> Verdict:
         return Verdict(Truth.FALSE, Reason.DEADLINE_EXCEEDED, f"{rollout.message or 'no progress in time'}{cause}")
     if not rollout.complete:
         old = max(0, rollout.total - rollout.updated)
-        text = f"{rollout.updated} of {rollout.desired} Pods have the current template"
+        text = (
+            f"{rollout.updated} of {rollout.desired} Pods have the current template, {rollout.available} are available"
+        )
         return Verdict(Truth.TRUE, Reason.ROLLING_OUT, f"{text}, {old} old remain" if old else text)
     return Verdict(Truth.FALSE, Reason.ROLLED_OUT, "every Pod has the current template")
 

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from embedding_operator.judge.reasons import Reason
 from embedding_operator.observe.snapshot import ContainerState, PodState, Reading
 
-MODEL_LOAD_EXIT_CODE = 65
-"""What the bundled runtime exits with when the model cannot be loaded (EX_DATAERR of sysexits.h)."""
-FINGERPRINT_EXIT_CODE = 78
-"""What it exits with when the vector space is not the expected one (EX_CONFIG)."""
+MODEL_LOAD_EXIT_CODE = 3
+"""What the bundled runtime exits with when the model cannot be loaded (`embedding-runtime serve --help`)."""
+FINGERPRINT_EXIT_CODE = 4
+"""What it exits with when the vector space is not the expected one."""
 
 MESSAGE_LENGTH = 500
 

@@ -47,7 +47,6 @@ class Reason(StrEnum):
     EVICTED = "Evicted"
     NODE_LOST = "NodeLost"
     STARTING = "Starting"
-    PROBE_FAILING = "ProbeFailing"
 
     # The model
     MODEL_DOWNLOADING = "ModelDownloading"

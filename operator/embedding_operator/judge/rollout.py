@@ -20,14 +20,17 @@ class Rollout:
     updated: int
     ready: int
     available: int
+    arrived: bool
+    """Whether the current template has had all its Pods available once. The Deployment controller remembers that: a
+    Pod that fails later, or an autoscaler that adds one, makes it no rollout again."""
     deadline_exceeded: bool
     revision: int
     message: str = ""
 
     @property
     def complete(self) -> bool:
-        """Whether every Pod there is has the current template, and at least the replicas asked for exist."""
-        return self.observed and self.updated == self.total and self.total >= self.desired
+        """Whether the current template has arrived, and no Pod of an older one is left."""
+        return self.observed and self.arrived and self.updated == self.total and self.total >= self.desired
 
 
 def rollout_of(deployment: Object) -> Rollout:
@@ -42,6 +45,7 @@ def rollout_of(deployment: Object) -> Rollout:
         updated=int(status.get("updatedReplicas") or 0),
         ready=int(status.get("readyReplicas") or 0),
         available=int(status.get("availableReplicas") or 0),
+        arrived=progressing.get("reason") == "NewReplicaSetAvailable",
         deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
         revision=int((metadata.get("annotations") or {}).get(REVISION_ANNOTATION) or 0),
         message=str(progressing.get("message") or ""),

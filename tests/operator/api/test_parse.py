@@ -77,6 +77,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"runtime": NIM, "authentication": {"apiKeysSecretRef": {"name": "k"}}}, "knows no API keys"),
     ({"runtime": NIM, "vectorSpace": {"expectedFingerprint": FINGERPRINT}}, "reports no fingerprint"),
     ({"runtime": NIM, "autoscaling": {}}, "set autoscaling.metrics"),
+    ({"runtime": NIM, "monitoring": {"alerts": {"enabled": True}}}, "disable monitoring.alerts"),
+    ({"runtime": NIM, "monitoring": {"dashboard": {"enabled": True}}}, "disable monitoring.dashboard"),
     ({**MINIMAL, "runtime": {"env": [{"name": "HF_TOKEN", "value": "x"}]}}, "use the field"),
     ({**MINIMAL, "runtime": {"bundled": {"image": {"tag": "1"}}}}, "give repository together with tag or digest"),
     ({"runtime": {"type": "NIM", "nim": {"image": {"repository": "r"}}}}, "give tag or digest"),
