@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from devcluster.build.binaries import locate
+from devcluster.build.recipe import BINARIES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "charts" / "embedding-operator"
@@ -28,11 +30,8 @@ Object = dict[str, Any]
 
 @cache
 def helm_binary() -> str:
-    """The helm to test with: $HELM, or helm on PATH."""
-    found = os.environ.get("HELM") or shutil.which("helm")
-    if not found:
-        raise FileNotFoundError("no helm: `make binaries` builds it, or name one with HELM=/path/to/helm")
-    return found
+    """The helm to test with: $HELM, or devcluster's, which is built when there is none of that version."""
+    return os.environ.get("HELM") or str(locate(binaries=[it for it in BINARIES if it.name == "helm"])["helm"])
 
 
 def helm(*arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -88,17 +87,19 @@ class Rendered:
         return {entry["name"]: entry["value"] for entry in self.container["env"] if "value" in entry}
 
 
-def render(values: Mapping[str, Any] | None = None, *files: Path, name: str = RELEASE) -> Rendered:
+def render(
+    values: Mapping[str, Any] | None = None, *files: Path, name: str = RELEASE, namespace: str = NAMESPACE
+) -> Rendered:
     """`helm template` with `files` and then `values`; raises RenderError with Helm's words when it refuses.
 
     The same arguments give the same result, which must not be changed.
     """
-    return _render(name, *_value_arguments(values, files))
+    return _render(name, namespace, *value_arguments(values, files))
 
 
 @cache
-def _render(name: str, *arguments: str) -> Rendered:
-    result = helm("template", name, str(CHART), "--namespace", NAMESPACE, *arguments)
+def _render(name: str, namespace: str, *arguments: str) -> Rendered:
+    result = helm("template", name, str(CHART), "--namespace", namespace, *arguments)
     if result.returncode:
         raise RenderError(result.stderr)
     objects = tuple(item for item in yaml.load_all(result.stdout, yaml.CSafeLoader) if item)
@@ -107,13 +108,14 @@ def _render(name: str, *arguments: str) -> Rendered:
 
 def notes(values: Mapping[str, Any] | None = None, *files: Path) -> str:
     """NOTES.txt as `helm install` prints it, without a cluster."""
-    arguments = _value_arguments(values, files)
+    arguments = value_arguments(values, files)
     result = helm("install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--dry-run=client", *arguments)
     assert result.returncode == 0, result.stderr
     return result.stdout.split("\nNOTES:\n", 1)[1]
 
 
-def _value_arguments(values: Mapping[str, Any] | None, files: tuple[Path, ...]) -> list[str]:
+def value_arguments(values: Mapping[str, Any] | None, files: tuple[Path, ...] = ()) -> list[str]:
+    """Helm's flags for values by dotted path, after those of `files`."""
     from_files = [item for file in files for item in ("--values", str(file))]
     given = [item for key, value in (values or {}).items() for item in ("--set-json", f"{key}={json.dumps(value)}")]
     return [*from_files, *given]
