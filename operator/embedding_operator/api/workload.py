@@ -12,7 +12,7 @@ from .base import ApiModel, Rule, Schema
 from .borrowed import Affinity, Container, NetworkPolicyPeer, Toleration, TopologySpreadConstraint, Volume, VolumeMount
 from .common import Annotations, Labels, Name
 from .constants import CONTAINER_NAME, GROUP, RESERVED_MOUNT_PATHS, RESERVED_VOLUMES
-from .quantity import Quantity
+from .quantity import ResourceQuantity, amount
 
 ATOMIC = Schema({"x-kubernetes-list-type": "atomic"})
 
@@ -22,13 +22,31 @@ def map_list(*keys: str) -> Schema:
     return Schema({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)})
 
 
+COMPARED_RESOURCES = ("cpu", "memory", "ephemeral-storage")
+
+
 class Resources(ApiModel):
     """Compute resources of the runtime container. The accelerator is not named here."""
 
-    limits: Annotated[dict[str, Quantity], Field(max_length=32)] = {}
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            # A fixed list of names, because comparing every entry would exceed the cost that the API server allows.
+            cel=f"!has(self.requests) || !has(self.limits) || {list(COMPARED_RESOURCES)!r}.all(name, "
+            "!(name in self.requests) || !(name in self.limits) || "
+            "quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
+            message="requests must not be larger than limits",
+            holds=lambda it: all(
+                amount(it.requests[name]) <= amount(it.limits[name])
+                for name in COMPARED_RESOURCES
+                if name in it.requests and name in it.limits
+            ),
+        ),
+    )
+
+    limits: Annotated[dict[str, ResourceQuantity], Field(max_length=32)] = {}
     """Most of each resource that the container may use."""
 
-    requests: Annotated[dict[str, Quantity], Field(max_length=32)] = {}
+    requests: Annotated[dict[str, ResourceQuantity], Field(max_length=32)] = {}
     """What the scheduler reserves of each resource. Default: the limit."""
 
 
@@ -164,6 +182,12 @@ class PodTemplateAdditions(ApiModel):
             cel=_NOT_RUNTIME.format("sidecars"),
             message=f"the container name {CONTAINER_NAME} is the operator's; use another",
             holds=lambda it: CONTAINER_NAME not in _names(it.sidecars),
+        ),
+        Rule(
+            cel="!has(self.initContainers) || !has(self.sidecars) || "
+            "self.initContainers.all(one, self.sidecars.all(other, one.name != other.name))",
+            message="an init container and a sidecar must not have the same name; rename one",
+            holds=lambda it: not _names(it.init_containers) & _names(it.sidecars),
         ),
         Rule(
             cel=f"!has(self.labels) || self.labels.all(key, !key.startsWith('{GROUP}/'))",
