@@ -34,7 +34,8 @@ def chart_crd_yaml() -> str:
     name = f"metadata:\n  name: {custom_resource_definition()['metadata']['name']}\n"
     assert name in text
     keep = "  {{- if .Values.crds.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}\n"
-    return f"{NOTICE}{{{{- if .Values.crds.enabled }}}}\n{text.replace(name, name + keep)}{{{{- end }}}}\n"
+    labels = '  labels:\n    {{- include "embedding-operator.labels" . | nindent 4 }}\n'
+    return f"{NOTICE}{{{{- if .Values.crds.enabled }}}}\n{text.replace(name, name + keep + labels)}{{{{- end }}}}\n"
 
 
 def generated() -> dict[Path, str]:

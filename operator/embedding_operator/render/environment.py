@@ -57,7 +57,7 @@ def _bundled(service: EmbeddingService) -> list[Variable]:
     values: dict[str, str | int | None] = {
         "EMBEDDING_PORT": RUNTIME_PORT,
         "EMBEDDING_CACHE_DIR": volumes.CACHE_PATH,
-        "EMBEDDING_DEVICE": "cpu" if spec.accelerator.type is AcceleratorType.NONE else "cuda",
+        "EMBEDDING_DEVICE": "Cpu" if spec.accelerator.type is AcceleratorType.NONE else "Cuda",
         "EMBEDDING_DRAIN_TIMEOUT_SECONDS": runtime.drain_timeout_seconds,
         "EMBEDDING_MODEL_ALIASES": ",".join(model.aliases) or None,
         "EMBEDDING_MAX_INPUT_TOKENS": model.max_input_tokens,

@@ -46,7 +46,9 @@ def child(
 ) -> Child:
     """A child of `kind` with metadata that names its owner, and `content` (spec, data) beside it.
 
-    The owner reference is left out for a service that is not in a cluster (no uid), as when rendering a file.
+    The owner reference does not block the owner's deletion: some clusters let only those set that who may also change
+    the owner's finalizers, a right this operator does not need. The reference is left out for a service that is not in
+    a cluster (no uid), as when rendering a file.
     """
     metadata: dict[str, Any] = {
         "name": child_name(service.name, kind),
@@ -63,7 +65,6 @@ def child(
                 "name": service.name,
                 "uid": service.metadata.uid,
                 "controller": True,
-                "blockOwnerDeletion": True,
             }
         ]
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, **content}
