@@ -16,6 +16,7 @@ from torch import Tensor
 from embedding_runtime.models.architecture import Architecture
 from embedding_runtime.models.attention import NAME, Packed, register
 from embedding_runtime.models.files import DirectoryError
+from embedding_runtime.models.weights import find_weights
 
 # What embedding does not use: poolers and language-model heads may be absent, or be there and stay unread.
 _UNUSED = re.compile(r"(^|\.)(pooler|lm_head|cls|classifier|position_ids|rotary_emb\.inv_freq)(\.|$)")
@@ -97,8 +98,15 @@ def load_backbone(directory: Path, architecture: Architecture, dtype: torch.dtyp
             attn_implementation=NAME if architecture.packed else "eager",
             local_files_only=True,
             output_loading_info=True,
+            # So that what does not fit is named below rather than in a report.
+            ignore_mismatched_sizes=True,
         )
     except Exception as error:
+        if "Weights only load failed" in str(error):
+            name = find_weights(directory).paths[0].name
+            raise DirectoryError(
+                f"{name} holds something other than tensors; it is not read, as it may be code"
+            ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DirectoryError(f"the weights cannot be loaded: {reason}") from error
     _check_loading(info)
@@ -115,6 +123,6 @@ def _check_loading(info: dict[str, Any]) -> None:
     unexpected = sorted(key for key in info["unexpected_keys"] if not _UNUSED.search(key))
     if unexpected:
         raise DirectoryError(f"{len(unexpected)} weights are not part of the model, the first is {unexpected[0]!r}")
-    mismatched = sorted(str(key) for key in info["mismatched_keys"])
+    mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
     if mismatched or info["error_msgs"]:
-        raise DirectoryError(f"weights do not fit the configuration: {(mismatched or info['error_msgs'])[0]}")
+        raise DirectoryError(f"weights do not fit the configuration: {(mismatched or info['error_msgs'])[0]!r}")
