@@ -147,8 +147,8 @@ class Operator:
             await kopf.operator(
                 registry=registry,
                 settings=watch_settings(),
-                # kopf would otherwise ask who runs it, and an arbitrary UID has no name.
-                identity=self.settings.pod_name,  # type: ignore[arg-type]  # a NewType of str, not exported
+                # Given, because kopf would otherwise ask for the name of a user that images run under any UID lack.
+                identity=self.settings.pod_name,  # type: ignore[arg-type]
                 standalone=True,
                 clusterwide=not namespaces,
                 namespaces=namespaces,

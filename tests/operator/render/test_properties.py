@@ -128,7 +128,6 @@ def test_children_are_owned_and_in_the_inventory(spec: dict[str, Any]) -> None:
     for it in render(owner, CONTEXT):
         (reference,) = it["metadata"]["ownerReferences"]
         assert reference["controller"] is True
-        assert reference["blockOwnerDeletion"] is True
         assert reference["uid"] == owner.metadata.uid
         assert it["metadata"]["namespace"] == "search"
 
