@@ -61,10 +61,10 @@ def _handler(repositories: dict[str, Path], commit: str) -> type[BaseHTTPRequest
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""
 
-        def do_HEAD(self) -> None:  # noqa: N802 - the base class's name
+        def do_HEAD(self) -> None:
             self._answer(with_body=False)
 
-        def do_GET(self) -> None:  # noqa: N802 - the base class's name
+        def do_GET(self) -> None:
             self._answer(with_body=True)
 
         def _answer(self, *, with_body: bool) -> None:

@@ -84,7 +84,8 @@ def install(cluster: Cluster) -> None:
     try:
         show(f"helm {shown}", cluster.helm(*command).stdout)
     except DevclusterError as error:
-        log = cluster.kubectl("logs", "deployment/embedding-operator", "-n", OPERATOR_NAMESPACE, "--tail=20", check=False)
+        logs = ("logs", "deployment/embedding-operator", "-n", OPERATOR_NAMESPACE, "--tail=20")
+        log = cluster.kubectl(*logs, check=False)
         raise DevclusterError(f"{error}\n{cluster.overview()}\n{log.stdout}") from error
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from embedding_operator.act.difference import differences
 from embedding_operator.api.constants import FIELD_MANAGER, REPLICAS_FIELD_MANAGER
 from embedding_operator.cluster import BY_KIND, DEPLOYMENTS, ClusterClient, ClusterError, Object
-from embedding_operator.errors import OperatorError, Retry
+from embedding_operator.errors import OperatorError, Retry, Waiting
 from embedding_operator.observe.snapshot import Snapshot, is_controlled_by
 
 APPLIED_ANNOTATION = "embedding-operator.io/applied"
@@ -147,6 +147,8 @@ class Applier:
     def _consequence(error: ClusterError, child: str) -> OperatorError:
         if error.status == 403 and error.reason == "Forbidden" and "exceeded quota" in error.message:
             return Refused(f"{child}: {error.message}", reason="Refused")
+        if error.status == 403 and "being terminated" in error.message:
+            return Waiting(f"{child}: {error.message}", reason="RetryingAfterError", seconds=30.0)
         if error.forbidden:
             return OperatorError(f"{child}: {error.message}", reason="Forbidden")
         if error.invalid:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from embedding_operator.judge.reasons import Reason
+from embedding_operator.observe.pods import runtime_container
 from embedding_operator.observe.snapshot import ContainerState, PodState, Reading
 
 MODEL_LOAD_EXIT_CODE = 3
@@ -16,6 +17,9 @@ FINGERPRINT_EXIT_CODE = 4
 """What it exits with when the vector space is not the expected one."""
 
 MESSAGE_LENGTH = 500
+
+OPENING_TIME = timedelta(seconds=45)
+"""How long a process may take from its start to listening, before not being reachable is worth a word."""
 
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
@@ -116,11 +120,15 @@ def _container(pod: PodState, container: ContainerState) -> Problem | None:
     return None
 
 
-def _loading(pod: PodState, reading: Reading | None) -> Problem:
+def _loading(pod: PodState, reading: Reading | None, now: datetime) -> Problem:
     """A Pod whose containers run, but that is not ready: what its own ready endpoint says."""
     if reading is None:
         return Problem(pod.name, Reason.STARTING, "containers are being started", since=pod.created, waiting=True)
     if reading.error is not None:
+        container = runtime_container(pod)
+        if container is not None and container.running_since and now - container.running_since < OPENING_TIME:
+            text = "the runtime has just been started and has not opened its port yet"
+            return Problem(pod.name, Reason.STARTING, text, since=pod.created, waiting=True)
         return Problem(pod.name, Reason.ENDPOINT_UNREACHABLE, _cut(reading.error), since=pod.created, waiting=True)
     if reading.ready:
         return Problem(
@@ -130,7 +138,9 @@ def _loading(pod: PodState, reading: Reading | None) -> Problem:
     return Problem(pod.name, reason, _cut(reading.message or "loading"), since=pod.created, waiting=True)
 
 
-def pod_problem(pod: PodState, reading: Reading | None, accelerator: str | None = None) -> Problem | None:
+def pod_problem(
+    pod: PodState, reading: Reading | None, now: datetime, accelerator: str | None = None
+) -> Problem | None:
     """Why this Pod is not serving; None when it is ready or on its way out.
 
     `accelerator` is the extended resource the service asks for, to tell a shortage of it from other shortages.
@@ -147,19 +157,14 @@ def pod_problem(pod: PodState, reading: Reading | None, accelerator: str | None 
         found = _container(pod, container)
         if found is not None:
             return found
-    return _volume(pod) or _loading(pod, reading)
+    return _volume(pod) or _loading(pod, reading, now)
 
 
 def problems_of(
-    pods: Iterable[PodState], readings: Mapping[str, Reading], accelerator: str | None = None
+    pods: Iterable[PodState], readings: Mapping[str, Reading], now: datetime, accelerator: str | None = None
 ) -> tuple[Problem, ...]:
     """The problems of all Pods: faults first, the newest Pod's first among equals (it has the current template)."""
     ordered = sorted(pods, key=lambda pod: pod.created, reverse=True)
-    found = [pod_problem(pod, readings.get(pod.name), accelerator) for pod in ordered]
+    found = [pod_problem(pod, readings.get(pod.name), now, accelerator) for pod in ordered]
     problems = [problem for problem in found if problem is not None]
     return tuple(sorted(problems, key=lambda problem: problem.waiting))
-
-
-def age(problem: Problem, now: datetime) -> timedelta:
-    """How long the Pod has existed with this problem."""
-    return now - problem.since if problem.since is not None else timedelta(0)

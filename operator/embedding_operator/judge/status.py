@@ -90,7 +90,8 @@ def judge(
     deployment = snapshot.deployment
     rollout = rollout_of(deployment) if deployment is not None else None
     identity = identity_of(snapshot.pods, snapshot.readings)
-    problems = problems_of(snapshot.pods, snapshot.readings, resource.name if resource is not None else None)
+    accelerator = resource.name if resource is not None else None
+    problems = problems_of(snapshot.pods, snapshot.readings, snapshot.now, accelerator)
     verdicts = judge_conditions(
         Facts(
             accepted=accepted,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from embedding_operator.judge.pods import FINGERPRINT_EXIT_CODE, MODEL_LOAD_EXIT
 from embedding_operator.judge.reasons import Reason
 from embedding_operator.observe.snapshot import Reading
 
-from tests.operator.build import answering, pod
+from tests.operator.build import NOW, answering, pod
 
 STOPPED: dict[str, Any] = {"ready": False, "running_since": None}
 UNSCHEDULED: dict[str, Any] = {
@@ -172,6 +173,13 @@ CASES: list[tuple[str, dict[str, Any], Reading | None, Reason, str]] = [
         Reason.ENDPOINT_UNREACHABLE,
         "did not answer",
     ),
+    (
+        "just started, the port not open yet",
+        {"ready": False, "container": {"ready": False, "running_since": NOW - timedelta(seconds=3)}},
+        Reading(error="http://10.0.0.1:8000/v1 did not answer: connection refused"),
+        Reason.STARTING,
+        "port",
+    ),
     ("evicted", {"ready": False, "status_reason": "Evicted", "status_message": "disk"}, None, Reason.EVICTED, "disk"),
 ]
 
@@ -180,28 +188,28 @@ CASES: list[tuple[str, dict[str, Any], Reading | None, Reason, str]] = [
     ("changes", "reading", "reason", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_the_cause_is_named(changes: dict[str, Any], reading: Reading | None, reason: Reason, words: str) -> None:
-    problem = pod_problem(pod(**changes), reading, accelerator="nvidia.com/gpu")
+    problem = pod_problem(pod(**changes), reading, NOW, accelerator="nvidia.com/gpu")
     assert problem is not None
     assert problem.reason is reason
     assert words in problem.message
 
 
 def test_a_ready_or_departing_pod_has_no_problem() -> None:
-    assert pod_problem(pod(), answering()) is None
-    assert pod_problem(pod(ready=False, terminating=True), None) is None
+    assert pod_problem(pod(), answering(), NOW) is None
+    assert pod_problem(pod(ready=False, terminating=True), None, NOW) is None
 
 
 def test_faults_come_before_stages_and_newer_pods_first() -> None:
     loading = pod("new", ready=False, container={"ready": False})
     broken = pod("old", ready=False, container={**STOPPED, "waiting_reason": "ErrImagePull"})
-    problems = problems_of([loading, broken], {"new": Reading(ready=False, message="loading")})
+    problems = problems_of([loading, broken], {"new": Reading(ready=False, message="loading")}, NOW)
     assert [problem.pod for problem in problems] == ["old", "new"]
 
 
 def test_long_messages_are_cut_and_stay_on_one_line() -> None:
     message = "word\n" * 1000
     problem = pod_problem(
-        pod(ready=False, container={**STOPPED, "waiting_reason": "ErrImagePull", "waiting_message": message}), None
+        pod(ready=False, container={**STOPPED, "waiting_reason": "ErrImagePull", "waiting_message": message}), None, NOW
     )
     assert problem is not None
     assert len(problem.message) <= 500
