@@ -105,6 +105,7 @@ class Supervisor:
             kubelet_port=kubelet_port,
             pods=pods,
             service_hosts=network.hosts,
+            services=network.services_of,
         )
         kubelet = KubeletServer(agent.workers, work, credentials.kubelet_server, layout.keys.authority)
         await kubelet.start([addresses.node(index) for index in range(settings.nodes)], kubelet_port)
