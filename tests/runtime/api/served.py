@@ -11,8 +11,9 @@ import numpy as np
 from embedding_runtime.api.app import create_app
 from embedding_runtime.api.embeddings import ApiLimits
 from embedding_runtime.api.keys import Gate
+from embedding_runtime.api.listening import listen
 from embedding_runtime.api.protocol import ConnectionLimits
-from embedding_runtime.api.server import Server, ServerSettings, listen
+from embedding_runtime.api.server import Server, ServerSettings
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Engine
 from embedding_runtime.engine.model import InputTooLongError, InputType, Item, Matrix, ModelIdentity, Truncation
