@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from embedding_operator.act.difference import differences
 from embedding_operator.api import parse
 from embedding_operator.api.constants import FIELD_MANAGER
 from embedding_operator.render import Child, Strategy, render
@@ -102,8 +103,11 @@ def test_pods_are_admitted_by_pod_security_restricted(api: Any, namespace: str, 
 @given(spec=specs)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_children_of_any_spec_are_stored_as_rendered(api: Any, namespace: str, spec: dict[str, Any]) -> None:
+    """And the operator, which compares before it writes, sees nothing to do."""
     for child in children(resource(spec), namespace):
-        assert missing(child, apply(api, child, dry_run="All")) == []
+        stored = apply(api, child, dry_run="All")
+        assert missing(child, stored) == []
+        assert list(differences(child, stored)) == []
 
 
 @pytest.mark.parametrize("before", Strategy)
