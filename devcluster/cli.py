@@ -13,7 +13,7 @@ from devcluster import launch
 from devcluster.build.binaries import locate
 from devcluster.cluster import Cluster
 from devcluster.errors import DevclusterError, NotRunningError
-from devcluster.paths import cache_directory, state_directory
+from devcluster.paths import clusters_directory, state_directory
 from devcluster.settings import ClusterSettings, Image, default_images
 from devcluster.state import State, is_up, read_state
 
@@ -98,7 +98,8 @@ def up(
     state = handle.state
     _say(f"the cluster {name!r} is up ({state.took:.1f} s, nodes: {', '.join(state.nodes)})")
     if not state.isolated:
-        _say("this machine refuses user namespaces: containers see the host's file system, mount paths are rewritten")
+        why = "as asked" if isolate is False else "because this machine refuses user namespaces"
+        _say(f"containers see this machine's file system, with mount paths rewritten, {why}")
     option = "" if name == "devcluster" else f" --name {name}"
     typer.echo(f"export KUBECONFIG={directory / 'kubeconfig'}")
     typer.echo(f"export PATH={':'.join(dict.fromkeys(str(path.parent) for path in binaries.values()))}:$PATH")
@@ -126,7 +127,7 @@ def _components(state: State) -> list[str]:
 def status(name: Name = "devcluster") -> None:
     """Show a cluster's programs, nodes and Pods, and which other clusters are up."""
     directory = state_directory(name)
-    others = [entry.name for entry in sorted((cache_directory() / "clusters").glob("*")) if is_up(entry)]
+    others = [entry.name for entry in sorted(clusters_directory().glob("*")) if is_up(entry)]
     state = read_state(directory)
     if not is_up(directory) or state is None:
         beside = f" (up: {', '.join(others)})" if others else ""

@@ -3,7 +3,8 @@
 Run as a script by `devcluster.launch`. It imports the standard library only, so that it stays small and cannot fail
 with the code that it watches. As a child subreaper it becomes the parent of every orphan below it, so when the
 supervisor ends, even by SIGKILL, it finds and kills all descendants. When the keeper itself is killed, the kernel
-kills the supervisor (PR_SET_PDEATHSIG), and the supervisor's children with it.
+tells the supervisor (PR_SET_PDEATHSIG), which then does the same. Were both killed at one stroke, the kernel would
+still kill the supervisor's children, and with each container in a PID namespace all of its processes.
 
 Arguments: the state directory; optionally a file descriptor whose end of file means that the owner has died.
 """
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import time
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_CHILD_SUBREAPER = 36
 _GRACE = 20.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,10 +66,6 @@ def kill_descendants() -> None:
         time.sleep(0.01)
 
 
-def _bind_child_to_this_process() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main() -> None:
     """Start the supervisor, wait for its end or for the order to end it, and clean up."""
     state = sys.argv[1]
@@ -91,9 +88,8 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
 
     supervisor = subprocess.Popen(
-        [sys.executable, "-m", "devcluster.supervisor", state],
+        [sys.executable, "-m", "devcluster.supervisor", state, str(os.getpid())],
         stdin=subprocess.DEVNULL,
-        preexec_fn=_bind_child_to_this_process,
     )
     watched = [wake_read] if lifeline is None else [wake_read, lifeline]
     deadline: float | None = None

@@ -29,4 +29,10 @@ def state_directory(name: str) -> Path:
             f"cluster name {name!r}: use at most 40 lower-case letters, digits and dashes, "
             "starting and ending with a letter or digit"
         )
-    return cache_directory() / "clusters" / name
+    return clusters_directory() / name
+
+
+def clusters_directory() -> Path:
+    """Where clusters keep their state: `$DEVCLUSTER_STATE`, by default `clusters` in the cache directory."""
+    given = os.environ.get("DEVCLUSTER_STATE")
+    return Path(given).resolve() if given else cache_directory() / "clusters"

@@ -15,12 +15,14 @@ from devcluster.control.addresses import claim_addresses, free_port
 from devcluster.control.commands import Layout
 from devcluster.control.plane import ControlPlane, Credentials, prepare
 from devcluster.errors import DevclusterError
+from devcluster.keeper import kill_descendants
 from devcluster.network.services import ServiceNetwork
 from devcluster.node.agent import Agent
 from devcluster.node.api import Api, Informer
 from devcluster.node.claims import ClaimProvisioner
 from devcluster.node.kubelet_server import KubeletServer
 from devcluster.node.process import isolation_works
+from devcluster.orphans import adopt_orphans, die_with_parent, reap_orphans
 from devcluster.settings import ClusterSettings
 from devcluster.state import ComponentState, State, write_state
 
@@ -30,8 +32,8 @@ _log = logging.getLogger("devcluster")
 class Supervisor:
     """Brings a cluster up, keeps it up, takes it down, and writes its state for others to read."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, keeper: int) -> None:
+        self._directory, self._keeper = directory, keeper
         self._state = State(phase="starting", pid=os.getpid())
         self._plane: ControlPlane | None = None
         self._began = time.monotonic()
@@ -51,7 +53,10 @@ class Supervisor:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        adopt_orphans()
+        die_with_parent(signal.SIGTERM, self._keeper)
         serving = asyncio.create_task(self._serve())
+        reaper = asyncio.create_task(reap_orphans())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         if serving.done() and (problem := serving.exception()) is not None:
@@ -64,6 +69,8 @@ class Supervisor:
         await asyncio.gather(serving, return_exceptions=True)
         if self._plane is not None:
             await self._plane.stop()
+        reaper.cancel()
+        kill_descendants()
 
     async def _serve(self) -> None:
         chosen = json.loads((self._directory / "settings.json").read_text())
@@ -98,6 +105,7 @@ class Supervisor:
             kubelet_port=kubelet_port,
             pods=pods,
             service_hosts=network.hosts,
+            services=network.services_of,
         )
         kubelet = KubeletServer(agent.workers, work, credentials.kubelet_server, layout.keys.authority)
         await kubelet.start([addresses.node(index) for index in range(settings.nodes)], kubelet_port)
@@ -132,7 +140,7 @@ def _node_ready(item: dict[str, object]) -> bool:
 
 
 def main() -> None:
-    """Run the cluster whose state directory is the first argument."""
+    """Run the cluster whose state directory is the first argument; the second is the keeper's process."""
     directory = Path(sys.argv[1])
     (directory / "logs").mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
@@ -141,7 +149,7 @@ def main() -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    asyncio.run(Supervisor(directory).run())
+    asyncio.run(Supervisor(directory, int(sys.argv[2])).run())
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ _CONTROLLERS = (
     "ttl-after-finished-controller",
 )
 """What runs in kube-controller-manager: what Pods and autoscaling need, but not the EndpointSlice controllers,
-which refuse the loopback addresses that Pods have here; `devcluster.network.slices` writes the slices in their place."""
+which refuse the loopback addresses that Pods have here; `devcluster.network.slices` writes slices in their place."""
 
 
 @dataclass(frozen=True)

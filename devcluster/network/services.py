@@ -137,7 +137,11 @@ class ServiceNetwork:
         await self._api.patch(path, manifest, "apply", parameters={"fieldManager": "devcluster", "force": "true"})
         self._written[key] = manifest
 
-    # DNS
+    # Names
+
+    def services_of(self, namespace: str) -> list[Object]:
+        """The Services of a namespace."""
+        return [service for key, service in sorted(self.services.items.items()) if key[0] == namespace]
 
     def hosts(self) -> str:
         """Lines of /etc/hosts with the names that cluster DNS gives Services."""

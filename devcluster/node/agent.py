@@ -14,11 +14,12 @@ import aiohttp
 
 from devcluster.control.addresses import POD_ADDRESSES, Addresses
 from devcluster.errors import ApiError
-from devcluster.node import failures
+from devcluster.node import devices, failures
 from devcluster.node.api import Api, Event, Informer, Key, key_of
 from devcluster.node.events import Recorder
 from devcluster.node.pod import PodWorker
 from devcluster.node.registration import heartbeat, node_manifest
+from devcluster.node.service_links import service_variables
 from devcluster.paths import REPOSITORY
 from devcluster.settings import ClusterSettings
 
@@ -75,19 +76,17 @@ class Node:
         """The lines of /etc/hosts that stand for cluster DNS."""
         return self._agent.service_hosts()
 
-    def platform_variables(self, hostname: str) -> dict[str, str]:
-        """What a container learns from its node: its name, and where the API server is.
+    def platform_variables(self, hostname: str, namespace: str, *, links: bool) -> dict[str, str]:
+        """What a container learns from its node: its name, where the API server is, and with `links` the Services.
 
         On a real node KUBERNETES_SERVICE_HOST is a ClusterIP with port 443; listening there needs root, so it is the
         API server's own address here.
         """
         host, _, port = self.api.server.removeprefix("https://").rpartition(":")
-        return {
-            "HOSTNAME": hostname,
-            "KUBERNETES_SERVICE_HOST": host,
-            "KUBERNETES_SERVICE_PORT": port,
-            "KUBERNETES_SERVICE_PORT_HTTPS": port,
-        }
+        own = {"name": "https", "port": int(port)}
+        kubernetes = {"metadata": {"name": "kubernetes"}, "spec": {"clusterIP": host, "ports": [own]}}
+        linked = [s for s in self._agent.services(namespace) if s["metadata"]["name"] != "kubernetes"] if links else []
+        return {"HOSTNAME": hostname, **service_variables([*linked, kubernetes])}
 
 
 class Agent:
@@ -104,9 +103,11 @@ class Agent:
         kubelet_port: int,
         pods: Informer,
         service_hosts: Callable[[], str],
+        services: Callable[[str], list[Object]],
     ) -> None:
         self.api, self.settings, self.addresses, self.work = api, settings, addresses, work
-        self.isolate, self.kubelet_port, self.pods, self.service_hosts = isolate, kubelet_port, pods, service_hosts
+        self.isolate, self.kubelet_port, self.pods = isolate, kubelet_port, pods
+        self.service_hosts, self.services = service_hosts, services
         self.keep = sorted({str(REPOSITORY), sys.prefix, sys.base_prefix})
         self.recorder = Recorder(api, "kubelet")
         self.nodes = Informer(api, "/api/v1/nodes")
@@ -171,14 +172,21 @@ class Agent:
             await asyncio.sleep(period)
 
     async def _register(self, node: Node) -> None:
+        await self._ensure("/api/v1/nodes", node.manifest)
+        await self.api.patch(f"/api/v1/nodes/{node.name}/status", {"status": node.manifest["status"]}, "strategic")
+        await heartbeat(self.api, node.name, self.settings.node_grace)
+        if self.settings.gpus_per_node:
+            item = await self.api.get(f"/api/v1/nodes/{node.name}")
+            await self._ensure(devices.CLASSES, devices.device_class())
+            await self._ensure(devices.SLICES, devices.resource_slice(item, self.settings.gpus_per_node))
+        _log.info("node %s is registered", node.name)
+
+    async def _ensure(self, path: str, manifest: Object) -> None:
         try:
-            await self.api.create("/api/v1/nodes", node.manifest)
+            await self.api.create(path, manifest)
         except ApiError as problem:
             if problem.reason != "AlreadyExists":
                 raise
-        await self.api.patch(f"/api/v1/nodes/{node.name}/status", {"status": node.manifest["status"]}, "strategic")
-        await heartbeat(self.api, node.name, self.settings.node_grace)
-        _log.info("node %s is registered", node.name)
 
     async def _until_done(self, work: Callable[[], Any]) -> None:
         while True:

@@ -95,6 +95,11 @@ async def _found(names: Iterable[str], find: Callable[[str], Any]) -> Lookup:
     return objects.get
 
 
+def _platform(pod: PodWorker) -> dict[str, str]:
+    links = pod.spec.get("enableServiceLinks", True)
+    return pod.node.platform_variables(pod.hostname, pod.namespace, links=links)
+
+
 async def launch_spec(pod: PodWorker, container: Object, image: Image, termination_file: Path) -> ProcessSpec:
     """Everything the container's process needs.
 
@@ -112,7 +117,7 @@ async def launch_spec(pod: PodWorker, container: Object, image: Image, terminati
         host_address=pod.node.address,
         capacity=pod.node.capacity,
     )
-    variables = variables_of(sources, image, pod.node.platform_variables(pod.hostname))
+    variables = variables_of(sources, image, _platform(pod))
     if image.bind_variable:
         variables[image.bind_variable] = pod.address
     command = command_line(container, image, variables)

@@ -19,7 +19,7 @@ from devcluster.node import failures
 from devcluster.node.container import Container
 from devcluster.node.environment import Sources
 from devcluster.node.files import MountError
-from devcluster.node.status import PodFacts, Role, Terminated, pod_status
+from devcluster.node.status import PodFacts, Role, Terminated, pod_status, says_the_same
 from devcluster.node.volumes import ImageVolumeMissingError, PodVolumes
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class PodWorker:
         self._refresh = asyncio.Event()
         self._gone = False
         self._published: Object | None = None
+        self._status: Object = item.get("status", {})
+        self._status_version = int(metadata["resourceVersion"])
         self._pulled: set[str] = set()
         self._helpers: set[asyncio.Task[Any]] = set()
 
@@ -114,6 +116,7 @@ class PodWorker:
     def update(self, item: Object) -> None:
         """The Pod has changed in the API."""
         before, self.item = self.item, item
+        self._notice_status(item)
         for annotation, out_of_memory in ((failures.OOM_KILL, True), (failures.KILL, False)):
             wanted = failures.kill_order(before, item, annotation)
             for container in self.containers:
@@ -131,6 +134,16 @@ class PodWorker:
         ):
             self.refresh_volumes()
         if before["metadata"].get("generation") != metadata.get("generation"):
+            self.changed()
+
+    def _notice_status(self, item: Object) -> None:
+        """Write the status again when somebody else, such as the node lifecycle controller, has overruled it."""
+        version = int(item["metadata"]["resourceVersion"])
+        if version < self._status_version:
+            return
+        self._status, self._status_version = item.get("status", {}), version
+        if self._published is not None and not says_the_same(self._published, self._status):
+            self._published = None
             self.changed()
 
     def removed(self) -> None:
@@ -338,15 +351,15 @@ class PodWorker:
             await asyncio.sleep(0.3)
 
     async def _publish(self) -> None:
-        status = pod_status(self._facts(), self.item, datetime.now(UTC))
+        status = pod_status(self._facts(), {**self.item, "status": self._status}, datetime.now(UTC))
         if status == self._published:
             return
         path = f"/api/v1/namespaces/{self.namespace}/pods/{self.name}/status"
         body = {"metadata": {"uid": self.uid}, "status": status}
         answer = await self.node.api.patch(path, body, "strategic")
         self._published = status
-        # conditions keep their times from here; a newer version may have arrived by the watch meanwhile
-        self.item = {**self.item, "status": answer["status"]}
+        if int(answer["metadata"]["resourceVersion"]) >= self._status_version:
+            self._status, self._status_version = answer["status"], int(answer["metadata"]["resourceVersion"])
 
 
 def _init_role(spec: Object) -> Role:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import uuid
@@ -60,6 +61,7 @@ class ContainerProcess:
         Raises:
             StartError: the command cannot be executed.
         """
+        shutil.rmtree(work / "scratch", ignore_errors=True)  # a restarted container starts from its image
         for name in ("staging", "scratch"):
             (work / name).mkdir(parents=True, exist_ok=True)
         (work / "scratch").chmod(0o777)
@@ -96,6 +98,7 @@ class ContainerProcess:
         finally:
             os.close(write)
         report = await _read_all(read)
+        path.unlink()  # it holds what the container's variables hold
         facts: dict[str, object] = {}
         for line in report.splitlines():
             facts |= json.loads(line)

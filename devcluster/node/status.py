@@ -230,3 +230,10 @@ def pod_status(facts: PodFacts, pod: Object, now: datetime) -> Object:
     if facts.pod_address:
         status |= {"podIP": facts.pod_address, "podIPs": [{"ip": facts.pod_address}]}
     return status
+
+
+def says_the_same(ours: Object, theirs: Object) -> bool:
+    """Whether a status in the API still has the phase and the conditions that we wrote."""
+    found = {condition["type"]: condition["status"] for condition in theirs.get("conditions", ())}
+    kept = all(found.get(condition["type"]) == condition["status"] for condition in ours["conditions"])
+    return kept and theirs.get("phase") == ours["phase"]

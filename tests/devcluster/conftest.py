@@ -1,0 +1,28 @@
+"""Fixtures of devcluster's own tests."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from devcluster.control.certificates import Authority
+from tests.devcluster.helpers import Object
+
+
+@pytest.fixture
+def tls_secret(tmp_path: Path) -> Object:
+    """A Secret `tls` with a server certificate."""
+    pair = Authority(tmp_path, "ca").issue("server", "server", names=["localhost"])
+    data = {
+        "tls.crt": base64.b64encode(pair.certificate.read_bytes()).decode(),
+        "tls.key": base64.b64encode(pair.key.read_bytes()).decode(),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "tls"},
+        "type": "kubernetes.io/tls",
+        "data": data,
+    }
