@@ -15,15 +15,19 @@ from tests.operator.helpers import CRD
 DEFINITION = "embeddingservices.embedding-operator.io"
 
 
+def conditions(cluster: Cluster) -> dict[str, str]:
+    """Type to status of the definition's conditions; none at first."""
+    found = cluster.get("customresourcedefinition", DEFINITION) or {}
+    return {it["type"]: it["status"] for it in found.get("status", {}).get("conditions") or ()}
+
+
 @pytest.fixture(scope="package")
 def definition(cluster: Cluster) -> Iterator[None]:
     """The generated CRD, established and structural. Removed afterwards unless it was there before."""
     existed = cluster.get("customresourcedefinition", DEFINITION) is not None
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD))
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{DEFINITION}", "--timeout=30s")
-    found = cluster.get("customresourcedefinition", DEFINITION)
-    assert found is not None
-    assert "NonStructuralSchema" not in [condition["type"] for condition in found["status"]["conditions"]]
+    cluster.wait_until(lambda: conditions(cluster).get("Established") == "True", f"{DEFINITION} is established")
+    assert "NonStructuralSchema" not in conditions(cluster)
     # Established comes a moment before the first request is answered.
     cluster.wait_until(
         lambda: cluster.kubectl("get", "embeddingservices", check=False).returncode == 0, f"{DEFINITION} is served"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,13 @@ import pytest
 from embedding_operator.act.difference import differences
 from embedding_operator.api import parse
 from embedding_operator.api.constants import FIELD_MANAGER
+from embedding_operator.cluster import DEPLOYMENTS, ClusterClient, apply_text
 from embedding_operator.render import Child, Strategy, render
 from hypothesis import HealthCheck, given, settings
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient
 
+from devcluster import Cluster
 from tests.operator.helpers import CONTEXT, EXAMPLES, example, resource
 from tests.operator.strategies import specs
 
@@ -37,7 +40,7 @@ def apply(api: Any, child: Child, **extra: Any) -> dict[str, Any]:
     kind = api.resources.get(api_version=child["apiVersion"], kind=child["kind"])
     metadata = child["metadata"]
     stored: dict[str, Any] = kind.server_side_apply(
-        wire(child),
+        apply_text(child),
         name=metadata["name"],
         namespace=metadata["namespace"],
         field_manager=FIELD_MANAGER,
@@ -46,12 +49,6 @@ def apply(api: Any, child: Child, **extra: Any) -> dict[str, Any]:
         **extra,
     ).to_dict()
     return stored
-
-
-def wire(child: Child) -> str:
-    """JSON that the API server's YAML parser takes: it refuses surrogate pairs (an emoji as JSON escapes it) as well as
-    some of the characters that JSON leaves as they are."""
-    return re.sub("[\x7f-\uffff]", lambda it: f"\\u{ord(it[0]):04x}", json.dumps(child, ensure_ascii=False))
 
 
 def missing(rendered: Any, stored: Any, path: str = "") -> list[str]:
@@ -121,3 +118,21 @@ def test_every_switch_of_strategy_is_accepted(api: Any, namespace: str, before: 
         stored = apply(api, child)
         assert missing(child["spec"]["strategy"], stored["spec"]["strategy"]) == []
         assert stored["spec"]["strategy"]["type"] == child["spec"]["strategy"]["type"]
+
+
+def test_the_operators_client_can_apply_any_text(cluster: Cluster, namespace: str) -> None:
+    """An emoji in a prompt was refused once: the API server's YAML parser knows no surrogate pairs."""
+    prompts = {"query": "\U0001f50d find: ", "passage": "\u00fc\ufeff \uffff\t\n"}
+    obj = resource({"model": {"huggingFace": {"repository": "a/b"}, "prompts": prompts}})
+    del obj["metadata"]["uid"]
+    (child,) = [child for child in children(obj, namespace) if child["kind"] == "Deployment"]
+
+    async def applied() -> dict[str, Any]:
+        await config.load_kube_config(str(cluster.kubeconfig))
+        async with ApiClient() as api:
+            return await ClusterClient(api).apply(DEPLOYMENTS, child, manager=FIELD_MANAGER, force=True)
+
+    stored = asyncio.run(applied())
+    variables = {it["name"]: it.get("value") for it in stored["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert variables["EMBEDDING_QUERY_PROMPT"] == prompts["query"]
+    assert variables["EMBEDDING_PASSAGE_PROMPT"] == prompts["passage"]
