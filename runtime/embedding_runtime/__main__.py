@@ -1,0 +1,5 @@
+"""`python -m embedding_runtime`."""
+
+from embedding_runtime.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The HTTP side: routes, schemas, errors, limits. Knows no model library."""

@@ -1,0 +1,106 @@
+"""From a valid request to what the engine must do, given the model that is served: ids, prompts, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from embedding_runtime.api.errors import ApiError, shown
+from embedding_runtime.api.schema import EmbeddingRequest
+from embedding_runtime.engine.model import InputType, ModelIdentity, Truncation
+from embedding_runtime.engine.policy import Lane
+from embedding_runtime.outputs.encode import EncodingFormat
+from embedding_runtime.outputs.vectors import EmbeddingType
+
+_SUFFIXES = {"-query": InputType.QUERY, "-passage": InputType.PASSAGE}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that can be served."""
+
+    texts: Sequence[str]
+    input_type: InputType | None
+    truncation: Truncation
+    dimensions: int
+    kind: EmbeddingType
+    encoding: EncodingFormat
+    lane: Lane
+
+
+def resolve(request: EmbeddingRequest, names: Sequence[str], identity: ModelIdentity) -> Job:
+    """What to do for a request. `names` are the served id and its aliases.
+
+    Raises ApiError: 404 for an unknown model, 400 for what the model cannot do and for blank inputs.
+    """
+    suffix = _check_model(request.model, names)
+    input_type = suffix or (InputType(request.input_type) if request.input_type else None)
+    kind = EmbeddingType(request.embedding_type or "float")
+    dimensions = _check_dimensions(request.dimensions, kind, identity)
+    _check_modality(request, identity)
+    for index, text in enumerate(request.input):
+        if not text or text.isspace():
+            raise ApiError(400, f"input[{index}] must not be blank or empty", param="input")
+    return Job(
+        texts=request.input,
+        input_type=input_type,
+        truncation=Truncation(request.truncate or "NONE"),
+        dimensions=dimensions,
+        kind=kind,
+        encoding=EncodingFormat(request.encoding_format or "float"),
+        lane=Lane.INTERACTIVE if input_type is InputType.QUERY or len(request.input) == 1 else Lane.BULK,
+    )
+
+
+def _check_model(name: str, names: Sequence[str]) -> InputType | None:
+    """The input type that the name's suffix asks for. An exact name wins over a suffix."""
+    if name in names:
+        return None
+    for suffix, input_type in _SUFFIXES.items():
+        if name.removesuffix(suffix) in names:
+            return input_type
+    raise unknown_model(name, names)
+
+
+def unknown_model(name: str, names: Sequence[str]) -> ApiError:
+    available = ", ".join(f"'{known}'" for known in names)
+    return ApiError(
+        404, f"model '{shown(name)}' not found; available: {available}", param="model", code="model_not_found"
+    )
+
+
+def _check_dimensions(wanted: int | None, kind: EmbeddingType, identity: ModelIdentity) -> int:
+    if wanted is None:
+        return identity.dimensions
+    if kind is not EmbeddingType.FLOAT:
+        raise ApiError(
+            400, f"dimensions cannot be combined with embedding_type '{kind}'; leave one of them out",
+            param="dimensions",
+        )  # fmt: skip
+    if wanted not in identity.supported_dimensions:
+        supported = ", ".join(str(size) for size in identity.supported_dimensions)
+        raise ApiError(
+            400, f"dimensions {shown(wanted)} is not supported by this model; supported: {supported}",
+            param="dimensions",
+        )  # fmt: skip
+    return wanted
+
+
+def _check_modality(request: EmbeddingRequest, identity: ModelIdentity) -> None:
+    if request.modality is None:
+        return
+    if len(request.modality) not in (1, len(request.input)):
+        raise ApiError(
+            400,
+            f"modality has {len(request.modality)} entries but input has {len(request.input)}; "
+            "give one for all inputs or one for each",
+            param="modality",
+        )
+    for modality in request.modality:
+        if modality not in identity.modalities:
+            supported = ", ".join(f"'{known}'" for known in identity.modalities)
+            raise ApiError(
+                400,
+                f"model '{identity.id}' does not support modality '{modality}'; supported: {supported}",
+                param="modality",
+            )

@@ -1,0 +1,152 @@
+"""The request of POST /v1/embeddings: fields, defaults and the exact words for what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from embedding_runtime.api.errors import ApiError, shown
+
+MAX_INPUTS = 8192
+_MODALITIES = ("text", "image", "text_image")
+_ENUMS = {
+    "input_type": ("query", "passage"),
+    "encoding_format": ("float", "base64"),
+    "truncate": ("NONE", "START", "END"),
+    "modality": _MODALITIES,
+}
+
+
+def _validate_input(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise PydanticCustomError("input", "input must be a string or an array of strings")
+    if not value:
+        raise PydanticCustomError("input", "input must not be empty")
+    if len(value) > MAX_INPUTS:
+        raise PydanticCustomError("input", f"input has {len(value)} entries; at most {MAX_INPUTS} are allowed")
+    for index, item in enumerate(value):
+        if isinstance(item, int | list):
+            raise PydanticCustomError(
+                "input",
+                f"input[{index if isinstance(item, list) else 0}] is not a string: token arrays are not supported, "
+                "send text. With LangChain's OpenAIEmbeddings set check_embedding_ctx_length=False",
+            )
+        if not isinstance(item, str):
+            raise PydanticCustomError("input", f"input[{index}] must be a string")
+    return value
+
+
+def _validate_modality(value: object) -> list[str] | None:
+    if value is None:
+        return None
+    values: list[Any] = value if isinstance(value, list) else [value]
+    if not values:
+        raise PydanticCustomError("modality", "modality must not be empty")
+    for item in values:
+        if item not in _MODALITIES:
+            raise PydanticCustomError("modality", _one_of("modality", _MODALITIES, item))
+    return values
+
+
+def _one_of(name: str, allowed: Sequence[str], value: object) -> str:
+    return f"{name} must be one of {', '.join(repr(item) for item in allowed)}; got '{shown(value)}'"
+
+
+Input = Annotated[
+    list[str],
+    PlainValidator(_validate_input),
+    WithJsonSchema({
+        "oneOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": MAX_INPUTS},
+        ],
+    }),
+]  # fmt: skip
+_MODALITY_SCHEMA = {"type": "string", "enum": list(_MODALITIES)}
+Modality = Annotated[
+    list[str] | None,
+    PlainValidator(_validate_modality),
+    WithJsonSchema({
+        "anyOf": [
+            _MODALITY_SCHEMA, {"type": "array", "items": _MODALITY_SCHEMA, "minItems": 1}, {"type": "null"},
+        ],
+    }),
+]  # fmt: skip
+
+
+class EmbeddingRequest(BaseModel):
+    """What to embed and how to answer. Unknown fields are ignored; null for an optional field equals leaving it out."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    model: str = Field(
+        description="The served model's id or an alias. `-query` or `-passage` behind it sets `input_type`."
+    )
+    input: Input = Field(description="One text, or up to 8192 of them.")
+    input_type: Literal["query", "passage"] | None = Field(
+        None, description="What the texts are: asymmetric models put another prompt before a query than a passage."
+    )
+    modality: Modality = Field(None, description="What the inputs are; one value for all, or one for each.")
+    embedding_type: Literal["float", "binary", "ubinary", "int8", "uint8"] | None = Field(
+        "float", description="Numbers of the vectors: float32, scaled integers, or packed bits."
+    )
+    encoding_format: Literal["float", "base64"] | None = Field(
+        "float", description="Arrays of numbers, or base64 of the little-endian bytes."
+    )
+    dimensions: int | None = Field(
+        None, description="Size of the vectors, for models trained to be cut (Matryoshka); else the full size only."
+    )
+    truncate: Literal["NONE", "START", "END"] | None = Field(
+        "NONE", description="For texts over the token limit: refuse, drop the start or drop the end."
+    )
+    user: str | None = Field(None, description="Accepted and ignored.")
+
+
+def parse(body: bytes) -> EmbeddingRequest:
+    """The request in a body. Raises ApiError 400 with the field and what is wrong with it."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, f"the body is not valid JSON: {_json_reason(error)}", code="invalid_json") from error
+    if not isinstance(value, dict):
+        raise ApiError(400, "the body must be a JSON object", code="invalid_json")
+    try:
+        return EmbeddingRequest.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        param = str(first["loc"][0])
+        raise ApiError(400, _message(param, first), param=param) from error
+
+
+def _json_reason(error: orjson.JSONDecodeError) -> str:
+    """Where and why, without the text."""
+    return f"{error.msg.split(':')[0]} (line {error.lineno}, column {error.colno})"
+
+
+def _message(name: str, error: ErrorDetails) -> str:
+    match error["type"]:
+        case "missing":
+            return f"{name} is required"
+        case "input" | "modality":
+            return error["msg"]
+        case "literal_error" if name == "embedding_type":
+            return error["msg"]
+        case "literal_error":
+            return _one_of(name, _ENUMS[name], error["input"])
+        case "string_type" | "string_unicode":
+            return f"{name} must be a string"
+        case "int_type":
+            return f"{name} must be an integer"
+        case _:
+            return f"{name}: {error['msg']}"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the request, for the OpenAPI description."""
+    return EmbeddingRequest.model_json_schema(ref_template="#/components/schemas/{model}")

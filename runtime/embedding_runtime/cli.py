@@ -1,0 +1,86 @@
+"""The command line: `embedding-runtime serve`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from embedding_runtime import __version__
+from embedding_runtime.errors import EXIT_STATUSES, FatalError
+from embedding_runtime.settings import Settings, flag, load, variable
+
+_STATUSES = "\n\n".join(f"{status}  {meaning}" for status, meaning in EXIT_STATUSES.items())
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Serve an embedding model over HTTP with the OpenAI and NIM embedding API.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"embedding-runtime {__version__}")
+        raise typer.Exit
+
+
+def _serve(alias: list[str] | None = None, **flags: Any) -> None:
+    from embedding_runtime.logs import set_up_logging
+    from embedding_runtime.service import report, serve
+
+    if alias:
+        flags["model_aliases"] = tuple(alias)
+    try:
+        settings = load(**flags)
+        set_up_logging(settings.log_format, settings.log_level)
+        serve(settings)
+    except FatalError as error:
+        report(error)
+        sys.stdout.flush()
+        raise typer.Exit(error.exit_status) from None
+
+
+def _signature() -> inspect.Signature:
+    """One option per setting, so that flags, variables and `--help` can never disagree."""
+    alias = inspect.Parameter(
+        "alias",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            list[str] | None, typer.Option("--alias", help="A further id of the model; may be repeated.")
+        ],
+    )
+    parameters = []
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, "", ()) or field.default_factory else f" Default: {field.default}."
+        text = f"{field.description}{default} [{variable(name)}]"
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[str | None, typer.Option(flag(name), help=text, show_default=False)],
+            )
+        )
+    return inspect.Signature([*parameters, alias])
+
+
+_serve.__signature__ = _signature()  # type: ignore[attr-defined]
+_serve.__annotations__ = {name: parameter.annotation for name, parameter in _signature().parameters.items()}
+app.command(
+    "serve",
+    help="Load a model and serve it. Every flag is also an environment variable, named in brackets.\n\n"
+    "The port opens at once; /v1/health/ready is 503 with what is being done until the model passed a self-test.\n\n"
+    "Example: embedding-runtime serve --model sentence-transformers/all-MiniLM-L6-v2 --port 8000\n\n"
+    f"Exit statuses:\n\n{_STATUSES}",
+)(_serve)
+
+
+def main() -> None:
+    """The console script."""
+    app()

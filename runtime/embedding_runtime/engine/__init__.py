@@ -1,0 +1,1 @@
+"""Queueing, batching and running a model. Knows no HTTP, no torch and no transformers."""

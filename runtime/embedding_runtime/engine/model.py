@@ -1,0 +1,109 @@
+"""What the engine and the API know about a model: its identity, how inputs are prepared and how they are embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
+
+
+class InputType(StrEnum):
+    """What a text is to a retrieval model."""
+
+    QUERY = "query"
+    PASSAGE = "passage"
+
+
+class Truncation(StrEnum):
+    """What to do with an input longer than the model's limit: refuse, cut its start or cut its end."""
+
+    NONE = "NONE"
+    START = "START"
+    END = "END"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One file of the model, by its path inside the model directory."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """What decides which vectors come out, and what they are called.
+
+    `dimensions` is the full size; `supported_dimensions` lists every size a request may ask for, the full one too.
+    `max_input_tokens` counts special and prompt tokens. `fingerprint` is `sha256:<hex>` (models/fingerprint.py).
+    """
+
+    id: str
+    source: str
+    revision: str
+    fingerprint: str
+    dimensions: int
+    supported_dimensions: tuple[int, ...]
+    max_input_tokens: int
+    pooling: str
+    normalized: bool
+    modalities: tuple[str, ...]
+    precision: str
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[ModelFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input, prepared: how many tokens the model will be fed, and what only the model understands."""
+
+    tokens: int
+    payload: object
+
+
+class InputTooLongError(ValueError):
+    """An input exceeds the model's limit and may not be truncated. `length` counts prompt and special tokens."""
+
+    def __init__(self, index: int, length: int, limit: int) -> None:
+        super().__init__(f"input[{index}] has {length} tokens; the limit is {limit}")
+        self.index = index
+        self.length = length
+        self.limit = limit
+
+
+class OutOfMemoryError(RuntimeError):
+    """The device had not enough memory for this batch; a smaller one may fit."""
+
+
+class DeviceLostError(RuntimeError):
+    """The device no longer computes; nothing on it can be trusted or retried."""
+
+
+class Model(Protocol):
+    """A loaded model. `prepare` may be called from any thread, `embed` from one thread at a time."""
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+
+    @property
+    def default_batch_tokens(self) -> int:
+        """The token budget of a batch that keeps this device busy without waste."""
+
+    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
+        """Tokenise with prompts and special tokens.
+
+        Raises InputTooLongError for the first input over the limit when `truncation` is NONE.
+        """
+
+    def embed(self, payloads: Sequence[object]) -> Matrix:
+        """Vectors as the model gives them, before slicing and normalising: [len(payloads), dimensions].
+
+        Raises OutOfMemoryError (retry with less) and DeviceLostError (give up); anything else is blamed on an input.
+        """

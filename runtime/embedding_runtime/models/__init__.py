@@ -1,0 +1,1 @@
+"""From a model directory or hub repository to vectors: resolve, read, tokenise, forward, pool. Knows no HTTP."""

@@ -1,0 +1,75 @@
+"""The fingerprint of a vector space: equal fingerprints mean comparable vectors.
+
+It covers what decides where a text lands: the tensors (name, dtype, shape, bytes), the tokenizer, pooling, projections,
+prompts, normalisation and the version of our own preprocessing. It does not depend on how the tensors are split into
+files, on the file format, on the precision they are computed in, or on the names the model is served under.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.models.weights import StoredTensor
+
+# Raise this when a change of ours moves vectors by more than rounding.
+PREPROCESSING_VERSION = 1
+
+# Tensors that stock classes ignore: buffers that older versions stored, and heads that embedding does not use.
+_IGNORED = re.compile(r"(^|\.)(position_ids|rotary_emb\.inv_freq)$|^(pooler|lm_head|cls|classifier)\.")
+# Keys of config.json that say who wrote it, not what it computes.
+_CONFIG_NOISE = {
+    "_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures", "auto_map",
+    "_attn_implementation_autoset", "gradient_checkpointing",
+}  # fmt: skip
+
+
+def canonical_tensors(tensors: Iterable[StoredTensor], prefixes: Iterable[str] = ()) -> list[StoredTensor]:
+    """In name order, without the prefix some exporters put before names, and without those no vector depends on."""
+    kept = []
+    for tensor in tensors:
+        name = tensor.name
+        for prefix in prefixes:
+            name = name.removeprefix(prefix)
+        if not _IGNORED.search(name):
+            kept.append(replace(tensor, name=name))
+    return sorted(kept, key=lambda tensor: tensor.name)
+
+
+def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's config.json without what cannot move a vector."""
+    return {key: value for key, value in config.items() if key not in _CONFIG_NOISE}
+
+
+def canonical_tokenizer(serialised: str) -> Any:
+    """A tokenizer's JSON without padding and truncation, which are ours to choose."""
+    tokenizer = json.loads(serialised)
+    return {key: value for key, value in tokenizer.items() if key not in {"padding", "truncation", "version"}}
+
+
+def fingerprint(modules: Mapping[str, Iterable[StoredTensor]], facts: Mapping[str, Any]) -> str:
+    """`sha256:<hex>` over the tensors of each module (in name order) and the JSON of everything else."""
+    digest = hashlib.sha256()
+
+    def feed(value: Any) -> None:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+        digest.update(len(text).to_bytes(8, "little") + text)
+
+    feed({"preprocessing": PREPROCESSING_VERSION, **facts})
+    for module in sorted(modules):
+        feed({"module": module})
+        for tensor in modules[module]:
+            feed([tensor.name, tensor.dtype, list(tensor.shape)])
+            digest.update(tensor.data)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def file_sha256(path: Path) -> str:
+    """The hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""From the model's raw vectors to the bytes of an answer: slice, normalise, quantise, encode."""

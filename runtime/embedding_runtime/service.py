@@ -1,0 +1,109 @@
+"""Puts the server together: opens the socket, loads the model beside it, serves, and ends with the right status."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+
+from embedding_runtime import __version__
+from embedding_runtime.api.app import create_app
+from embedding_runtime.api.embeddings import ApiLimits
+from embedding_runtime.api.server import Server, ServerSettings, listen
+from embedding_runtime.api.state import ServiceState
+from embedding_runtime.engine.engine import Engine
+from embedding_runtime.engine.policy import Limits
+from embedding_runtime.errors import FatalError
+from embedding_runtime.models.loader import LoadRequest, load_model
+from embedding_runtime.settings import Device, Precision, Settings
+from embedding_runtime.telemetry import Metrics
+
+_log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop. Raises FatalError when the server cannot start or cannot go on."""
+    state = ServiceState(settings.served_name, settings.model_aliases)
+    metrics = Metrics()
+    sockets = listen(settings.host, settings.port)
+    for sock in sockets:
+        address, port = sock.getsockname()[:2]
+        _log.info("embedding-runtime %s listens on [%s]:%d", __version__, address, port)
+    app = create_app(state, metrics, ApiLimits(request_timeout=settings.request_timeout_seconds))
+    server = Server(app, state, _server_settings(settings))
+    loader = threading.Thread(target=_load, args=(settings, state, metrics, server), name="loader", daemon=True)
+    loader.start()
+    server.run(sockets)
+    if state.engine is not None:
+        state.engine.stop()
+    if server.fatal is not None:
+        raise server.fatal
+    _log.info("stopped")
+
+
+def _server_settings(settings: Settings) -> ServerSettings:
+    return ServerSettings(
+        drain_timeout=settings.drain_timeout_seconds,
+        tls_certificate=str(settings.tls_cert_file) if settings.tls_cert_file else None,
+        tls_key=str(settings.tls_key_file) if settings.tls_key_file else None,
+    )
+
+
+def _load(settings: Settings, state: ServiceState, metrics: Metrics, server: Server) -> None:
+    """Runs on the loader thread: whatever goes wrong here ends the process."""
+    began = time.monotonic()
+    last = ""
+
+    def progress(message: str) -> None:
+        nonlocal last
+        state.report(message)
+        if message.split(":")[0] != last:
+            last = message.split(":")[0]
+            _log.info("%s", message)
+
+    try:
+        model = load_model(_load_request(settings), progress)
+        limits = Limits(
+            max_batch_tokens=settings.max_batch_tokens or model.default_batch_tokens,
+            max_batch_items=settings.max_batch_items,
+            max_queued_tokens=settings.max_queued_tokens,
+            max_wait=settings.max_wait_milliseconds / 1000,
+        )
+        engine = Engine(model, limits, observer=metrics)
+        engine.start()
+        metrics.watch(engine)
+        state.ready(engine)
+    except FatalError as error:
+        server.fail(error)
+    except BaseException as error:
+        _log.exception("loading failed")
+        server.fail(FatalError(f"cannot load model {settings.model}: {type(error).__name__}: {error}"))
+    else:
+        identity = model.identity
+        _log.info(
+            "ready after %.1f s: %s, %d dimensions, %s, %s",
+            time.monotonic() - began, identity.id, identity.dimensions, identity.precision, identity.fingerprint,
+        )  # fmt: skip
+
+
+def _load_request(settings: Settings) -> LoadRequest:
+    return LoadRequest(
+        model=settings.model,
+        revision=settings.revision,
+        served_name=settings.served_name,
+        cache=settings.cache_dir,
+        max_input_tokens=settings.max_input_tokens,
+        pooling=settings.pooling,
+        query_prompt=settings.query_prompt,
+        passage_prompt=settings.passage_prompt,
+        precision=None if settings.precision is Precision.AUTO else settings.precision.lower(),
+        device=None if settings.device is Device.AUTO else settings.device.lower(),
+        expected_fingerprint=settings.expected_fingerprint,
+    )
+
+
+def report(error: FatalError) -> None:
+    """The last line on stderr is the reason, in one line: it is what a termination message shows."""
+    logging.shutdown()
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)

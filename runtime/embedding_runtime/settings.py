@@ -1,0 +1,160 @@
+"""Every setting of the server: flag, environment variable, default and what it is for, in one place."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from embedding_runtime.errors import SettingsError
+from embedding_runtime.models.layout import Pooling
+
+PREFIX = "EMBEDDING_"
+
+
+class Precision(StrEnum):
+    """Numbers the model computes with. Auto: Float32 on CPU, BFloat16 on CUDA."""
+
+    AUTO = "Auto"
+    FLOAT32 = "Float32"
+    BFLOAT16 = "BFloat16"
+    FLOAT16 = "Float16"
+    INT8 = "Int8"
+
+
+class Device(StrEnum):
+    """Where the model runs. Auto: CUDA when there is a device."""
+
+    AUTO = "Auto"
+    CPU = "Cpu"
+    CUDA = "Cuda"
+
+
+class LogFormat(StrEnum):
+    """Lines for people or for machines."""
+
+    TEXT = "Text"
+    JSON = "Json"
+
+
+class LogLevel(StrEnum):
+    """The least important lines that are written."""
+
+    DEBUG = "Debug"
+    INFO = "Info"
+    WARNING = "Warning"
+    ERROR = "Error"
+
+
+def default_cache() -> Path:
+    """XDG_CACHE_HOME or ~/.cache when that can be written, else /tmp: containers run under any UID."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    parent = next((path for path in (home, *home.parents) if path.exists()), Path("/"))
+    base = home if os.access(parent, os.W_OK) and parent != Path("/") else Path("/tmp")  # noqa: S108
+    return base / "embedding-runtime"
+
+
+class Settings(BaseSettings):
+    """Flags win over environment variables, those over defaults. An empty variable counts as absent."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", validate_default=True
+    )
+
+    model: str = Field(
+        default="",
+        description="Model directory, or owner/name of a Hugging Face repository. HF_TOKEN is used for private ones.",
+    )
+    revision: str | None = Field(default=None, description="Commit, tag or branch of the repository; pin a commit.")
+    served_model_name: str | None = Field(
+        default=None, description="Id that clients send as \"model\" [the repository's or directory's name]."
+    )
+    model_aliases: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Further ids, comma separated; --alias can be repeated instead."
+    )
+    host: str = Field(default="", description="Address to listen on [every address, IPv4 and IPv6].")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    cache_dir: Path = Field(default_factory=default_cache, description="Where downloads and fingerprints are kept.")
+    expected_fingerprint: str | None = Field(
+        default=None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="Refuse to serve a model with any other fingerprint, so that vector spaces never mix.",
+    )
+    max_input_tokens: int | None = Field(default=None, ge=1, description="Token limit of an input [the model's].")
+    pooling: Pooling | None = Field(
+        default=None, description=f"How token vectors become one [the model's]: {', '.join(Pooling)}."
+    )
+    query_prompt: str | None = Field(default=None, description="Text put before queries [the model's].")
+    passage_prompt: str | None = Field(default=None, description="Text put before passages [the model's].")
+    precision: Precision = Field(default=Precision.AUTO, description=f"{', '.join(Precision)}.")
+    device: Device = Field(default=Device.AUTO, description=f"{', '.join(Device)}.")
+    max_wait_milliseconds: float = Field(
+        default=10, ge=0, le=60_000, description="Longest wait of an idle engine for more requests to share a batch."
+    )
+    max_batch_tokens: int | None = Field(default=None, ge=1, description="Token budget of a batch [by device].")
+    max_batch_items: int = Field(default=1024, ge=1, description="Most inputs in a batch.")
+    max_queued_tokens: int = Field(
+        default=1_000_000, ge=1, description="Tokens that may wait; beyond that requests get 429 with retry-after."
+    )
+    request_timeout_seconds: float = Field(default=120, gt=0, description="Longest a request may wait for its answer.")
+    drain_timeout_seconds: float = Field(
+        default=30, ge=0, description="After SIGTERM, longest time to go on answering requests."
+    )
+    api_keys_dir: Path | None = Field(
+        default=None, description="Directory with one file per client (name: the client, content: its key) [open]."
+    )
+    tls_cert_file: Path | None = Field(default=None, description="PEM certificate chain; with the key: HTTPS.")
+    tls_key_file: Path | None = Field(default=None, description="PEM private key of the certificate.")
+    log_format: LogFormat = Field(default=LogFormat.TEXT, description=f"{', '.join(LogFormat)}.")
+    log_level: LogLevel = Field(default=LogLevel.INFO, description=f"{', '.join(LogLevel)}.")
+
+    @field_validator("model_aliases", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Settings:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file must be given together")
+        return self
+
+    @property
+    def served_name(self) -> str:
+        """The model's id: as configured, else the repository's or directory's name."""
+        if self.served_model_name:
+            return self.served_model_name
+        path = Path(self.model)
+        return path.resolve().name if path.is_dir() else self.model
+
+
+def variable(field: str) -> str:
+    """The environment variable of a setting."""
+    return f"{PREFIX}{field.upper()}"
+
+
+def flag(field: str) -> str:
+    """The command line flag of a setting."""
+    return f"--{field.replace('_', '-')}"
+
+
+def load(**flags: Any) -> Settings:
+    """The settings from flags that are not None and the environment. Raises SettingsError naming the culprit."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        origin = flag(name) if name in given else variable(name)
+        message = first["msg"].removeprefix("Value error, ")
+        if not name:
+            raise SettingsError(message) from error
+        raise SettingsError(f"{origin} has the unusable value {first['input']!r}: {message}") from error
+    if not settings.model:
+        raise SettingsError("no model is given; use --model DIRECTORY_OR_REPOSITORY (EMBEDDING_MODEL)")
+    return settings

@@ -1,0 +1,40 @@
+"""Fixtures of the runtime's tests. One real model and one real server serve all tests that only read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from embedding_runtime.engine.model import Model
+from embedding_runtime.models.loader import LoadRequest, load_model
+
+from tests.runtime.helpers import MINILM, ServerProcess, server
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def minilm(cache: Path) -> Model:
+    """The real all-MiniLM-L6-v2 in this process."""
+    return load_model(LoadRequest(str(MINILM), served_name="minilm", cache=cache, device="cpu"), lambda message: None)
+
+
+@pytest.fixture(scope="session")
+def minilm_server(cache: Path) -> Iterator[ServerProcess]:
+    """The real all-MiniLM-L6-v2 behind a real socket."""
+    arguments = ["--model", str(MINILM), "--served-model-name", "acme/minilm", "--alias", "minilm"]
+    with server(*arguments, "--cache-dir", str(cache), "--device", "Cpu") as process:
+        process.wait_until_ready()
+        yield process
+
+
+@pytest.fixture(scope="session")
+def http(minilm_server: ServerProcess) -> Iterator[httpx.Client]:
+    """A client of that server."""
+    with httpx.Client(base_url=minilm_server.url, timeout=60) as client:
+        yield client

@@ -1,0 +1,59 @@
+"""The real all-MiniLM-L6-v2 gives the published vectors, alone and in company."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from embedding_runtime.engine.model import InputTooLongError, InputType, Model, Truncation
+from embedding_runtime.outputs.vectors import EmbeddingType, finish
+
+from tests.runtime.helpers import GOLDEN
+
+pytestmark = pytest.mark.model
+
+
+def unit(model: Model, texts: list[str], truncation: Truncation = Truncation.NONE) -> np.ndarray:
+    items = model.prepare(texts, None, truncation)
+    vectors = model.embed([item.payload for item in items])
+    return finish(vectors, dimensions=384, normalized=True, kind=EmbeddingType.FLOAT)
+
+
+def test_vectors_are_the_published_ones(minilm: Model) -> None:
+    for text, expected in GOLDEN.items():
+        np.testing.assert_allclose(unit(minilm, [text])[0][:4], expected, atol=1e-6)
+
+
+def test_similarity_of_the_cards_sentences(minilm: Model) -> None:
+    first, second = unit(minilm, ["This is an example sentence", "Each sentence is converted"])
+    assert float(first @ second) == pytest.approx(0.404559, abs=1e-6)
+
+
+def test_tokens_count_special_ones(minilm: Model) -> None:
+    assert [item.tokens for item in minilm.prepare(["What is NVIDIA?"], InputType.QUERY, Truncation.NONE)] == [8]
+
+
+def test_company_changes_nothing(minilm: Model) -> None:
+    texts = [" ".join(["word"] * n) for n in (1, 200, 3, 3, 77, 30, 3, 250)] + list(GOLDEN)
+    together = unit(minilm, texts)
+    alone = np.concatenate([unit(minilm, [text]) for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_identity(minilm: Model) -> None:
+    identity = minilm.identity
+    assert (identity.dimensions, identity.max_input_tokens, identity.pooling) == (384, 256, "Mean")
+    assert identity.normalized
+    hashes = {file.path: file.sha256 for file in identity.files}
+    assert hashes["model.safetensors"] == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def test_a_long_text_is_refused_with_its_length(minilm: Model) -> None:
+    with pytest.raises(InputTooLongError) as caught:
+        minilm.prepare(["short", "word " * 400], None, Truncation.NONE)
+    assert (caught.value.index, caught.value.length, caught.value.limit) == (1, 402, 256)
+
+
+def test_truncation_keeps_the_start_or_the_end(minilm: Model) -> None:
+    start, end = "alpha " * 254, "omega " * 254
+    np.testing.assert_allclose(unit(minilm, [start + end], Truncation.END), unit(minilm, [start]), atol=1e-6)
+    np.testing.assert_allclose(unit(minilm, [start + end], Truncation.START), unit(minilm, [end]), atol=1e-6)
