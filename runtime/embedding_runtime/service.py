@@ -10,6 +10,7 @@ import time
 from embedding_runtime import __version__
 from embedding_runtime.api.app import create_app
 from embedding_runtime.api.embeddings import ApiLimits
+from embedding_runtime.api.keys import Gate
 from embedding_runtime.api.server import Server, ServerSettings, listen
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Engine
@@ -26,11 +27,12 @@ def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises FatalError when the server cannot start or cannot go on."""
     state = ServiceState(settings.served_name, settings.model_aliases)
     metrics = Metrics()
+    gate = Gate(settings.api_keys_dir)
     sockets = listen(settings.host, settings.port)
     for sock in sockets:
         address, port = sock.getsockname()[:2]
         _log.info("embedding-runtime %s listens on [%s]:%d", __version__, address, port)
-    app = create_app(state, metrics, ApiLimits(request_timeout=settings.request_timeout_seconds))
+    app = create_app(state, metrics, ApiLimits(request_timeout=settings.request_timeout_seconds), gate)
     server = Server(app, state, _server_settings(settings))
     loader = threading.Thread(target=_load, args=(settings, state, metrics, server), name="loader", daemon=True)
     loader.start()

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from embedding_runtime.errors import SettingsError
-from embedding_runtime.models.layout import Pooling
+from embedding_runtime.models.modules import Pooling
 
 PREFIX = "EMBEDDING_"
 

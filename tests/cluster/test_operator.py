@@ -84,7 +84,8 @@ def test_the_operator_killed_in_a_rollout_is_succeeded(services: Services) -> No
     services.apply(service(model={**service()["spec"]["model"], "aliases": ["after"]}))
     services.wait_reason("RollingOut")
     before = leader(services)
-    services.cluster.kill_container(before, "operator", OPERATOR_NAMESPACE)
+    force = ("--grace-period=0", "--force")
+    services.cluster.kubectl("delete", "pod", before, "--namespace", OPERATOR_NAMESPACE, *force)
     services.wait("another leader", lambda: leader(services) not in ("", before), timeout=40)
     services.wait_ready()
     assert services.client().embeddings.create(model="after", input="a").data

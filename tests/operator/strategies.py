@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 Strategy = st.SearchStrategy
 
 names = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
+texts = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\x7f", min_codepoint=32) | st.just("\n"), max_size=8
+)
 label_keys = st.from_regex(r"(example\.com/)?[a-z]([-a-z0-9]{0,10}[a-z0-9])?", fullmatch=True)
 labels = st.dictionaries(label_keys, names, max_size=3)
 quantities = st.from_regex(r"[1-9][0-9]{0,5}(\.[0-9]{1,3})?(m|k|Ki|Mi|Gi)?", fullmatch=True)
@@ -59,7 +62,7 @@ settings = optional(
     cache=caches,
     maxInputTokens=st.integers(1, 8192),
     pooling=st.sampled_from(["Mean", "Cls", "LastToken"]),
-    prompts=optional(query=st.text(max_size=8), passage=st.text(max_size=8)),
+    prompts=optional(query=texts, passage=texts),
 )
 models = st.builds(lambda one, two: {**one, **two}, sources, settings)
 images = st.fixed_dictionaries(
@@ -73,7 +76,7 @@ shared = {
     "startupTimeoutSeconds": st.integers(30, 86400),
     "drainTimeoutSeconds": st.integers(0, 3600),
     "env": st.lists(
-        st.fixed_dictionaries({"name": st.from_regex(r"[A-Z]{1,4}", fullmatch=True), "value": names}),
+        st.fixed_dictionaries({"name": st.from_regex(r"[A-Z]{1,4}", fullmatch=True), "value": texts}),
         max_size=3,
         unique_by=lambda it: it["name"],
     ),
@@ -120,6 +123,11 @@ accelerators = st.one_of(
     st.fixed_dictionaries({"type": st.just("ResourceClaim"), "resourceClaimTemplateName": names}),
 )
 resource_maps = st.dictionaries(st.sampled_from(["cpu", "memory", "ephemeral-storage"]), quantities, max_size=3)
+within_limits = st.builds(
+    lambda limits, named: {"limits": limits, "requests": {name: limits[name] for name in named if name in limits}},
+    resource_maps,
+    st.sets(st.sampled_from(["cpu", "memory"])),
+)
 containers = st.lists(
     st.fixed_dictionaries(
         {"name": names.filter(lambda name: name != "runtime"), "image": ids},
@@ -131,10 +139,17 @@ containers = st.lists(
     max_size=2,
     unique_by=lambda it: it["name"],
 )
+
+
+def _distinct(additions: dict[str, Any]) -> bool:
+    names_of = [{it["name"] for it in additions.get(field, ())} for field in ("initContainers", "sidecars")]
+    return not names_of[0] & names_of[1]
+
+
 RESERVED = {"accelerator", "api-keys", "cache", "model", "shm", "tls", "tmp"}
 common = {
     "accelerator": accelerators,
-    "resources": optional(limits=resource_maps, requests=resource_maps),
+    "resources": st.one_of(optional(limits=resource_maps), optional(requests=resource_maps), within_limits),
     "replicas": st.integers(0, 10),
     "rollout": optional(strategy=st.sampled_from(["Auto", "Surge", "MaxUnavailable", "Recreate"])),
     "service": optional(
@@ -169,7 +184,7 @@ common = {
         ),
         initContainers=containers,
         sidecars=containers,
-    ),
+    ).filter(_distinct),
     "disruptionBudget": optional(enabled=st.booleans(), maxUnavailable=st.one_of(st.integers(0, 5), st.just("50%"))),
     "networkPolicy": optional(enabled=st.booleans(), allowFrom=st.lists(st.just({"podSelector": {}}), max_size=1)),
     "monitoring": optional(

@@ -34,7 +34,7 @@ def environment(service: EmbeddingService) -> list[Variable]:
     defaults in mind changes no Pod.
     """
     rendered = _nim(service, nim) if (nim := service.spec.runtime.nim) is not None else _bundled(service)
-    extra = [normalised(variable, CORE + "EnvVar") for variable in service.spec.runtime.env]
+    extra = [_stored(normalised(variable, CORE + "EnvVar")) for variable in service.spec.runtime.env]
     replaced = {variable["name"] for variable in extra if variable["name"] not in OWNED_VARIABLES}
     return [
         *(variable for variable in rendered if variable["name"] not in replaced),
@@ -88,9 +88,11 @@ def _hub_token(source: HuggingFaceSource | None) -> list[Variable]:
 
 
 def _nim(service: EmbeddingService, nim: NimRuntime) -> list[Variable]:
-    """What NVIDIA's own operator gives its images, and the names of TLS files from NIM 2.x on."""
+    """What NVIDIA's own operator gives its images, and names for the model in the spelling of NIM 1.x and of 2.2."""
     model, tls = service.spec.model, service.spec.runtime.tls
-    named = model is not None and (model.id is not None or bool(model.aliases))
+    names = None
+    if model is not None and (model.id is not None or model.aliases):
+        names = ",".join((service.served_model_id, *model.aliases))
     values: dict[str, str | int | None] = {
         "NIM_CACHE_PATH": volumes.NIM_CACHE_PATH,
         "NIM_SERVER_PORT": RUNTIME_PORT,
@@ -98,7 +100,8 @@ def _nim(service: EmbeddingService, nim: NimRuntime) -> list[Variable]:
         "NIM_JSONL_LOGGING": 1,
         "NIM_LOG_LEVEL": "INFO",
         "NIM_MODEL_PROFILE": nim.profile,
-        "NIM_SERVED_MODEL_NAME": ",".join((service.served_model_id, *model.aliases)) if model and named else None,
+        "NIM_SERVED_MODEL_NAME": names,
+        "NIM_SERVER_SERVED_MODEL_NAME": names,
         "NIM_TLS_CERT_PATH": f"{volumes.TLS_PATH}/tls.crt" if tls else None,
         "NIM_TLS_KEY_PATH": f"{volumes.TLS_PATH}/tls.key" if tls else None,
     }
@@ -107,7 +110,12 @@ def _nim(service: EmbeddingService, nim: NimRuntime) -> list[Variable]:
 
 
 def _plain(values: dict[str, str | int | None]) -> list[Variable]:
-    return [{"name": name, "value": str(value)} for name, value in values.items() if value is not None]
+    return [_stored({"name": name, "value": str(value)}) for name, value in values.items() if value is not None]
+
+
+def _stored(variable: Variable) -> Variable:
+    """The API server stores an empty value as none at all; either way the variable is set, and empty."""
+    return {key: value for key, value in variable.items() if (key, value) != ("value", "")}
 
 
 def _from_secret(variable: str, name: str, key: str) -> Variable:

@@ -69,7 +69,7 @@ def _runtime(service: EmbeddingService, context: RenderContext) -> Json:
         ],
         **probes(service),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
-        "securityContext": _container_security(read_only_root=not spec.is_nim),
+        "securityContext": _runtime_security(service),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     return {key: value for key, value in container.items() if value not in (None, [], {})}
@@ -108,6 +108,12 @@ def _container_security(*, read_only_root: bool) -> Json:
     """NVIDIA's images write below their own root, so only the bundled runtime's is read-only."""
     context: Json = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     return {**context, "readOnlyRootFilesystem": True} if read_only_root else context
+
+
+def _runtime_security(service: EmbeddingService) -> Json:
+    nim = service.spec.runtime.nim
+    context = _container_security(read_only_root=nim is None)
+    return context if nim is None or nim.run_as_user is None else {**context, "runAsUser": nim.run_as_user}
 
 
 def _guarded(containers: tuple[Json, ...]) -> list[Json]:

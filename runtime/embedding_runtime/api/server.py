@@ -7,12 +7,13 @@ import errno
 import logging
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from embedding_runtime.api.protocol import ConnectionLimits, bounded_protocol
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.errors import EngineFailedError, FatalError, ListenError
 
@@ -29,6 +30,7 @@ class ServerSettings:
     keep_alive: int = 75
     tls_certificate: str | None = None
     tls_key: str | None = None
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -82,7 +84,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http="httptools",
+                http=bounded_protocol(settings.connections),
                 ws="none",
                 lifespan="off",
                 log_config=None,
