@@ -39,6 +39,16 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def identity_of_operator(settings: Settings) -> OperatorIdentity:
+    """What rendering needs to know of an operator with these settings."""
+    defaults = RuntimeDefaults(
+        settings.runtime_image,
+        settings.runtime_image_pull_policy or "IfNotPresent",
+        settings.runtime_image_pull_secrets,
+    )
+    return OperatorIdentity(settings.namespace, POD_LABELS, defaults)
+
+
 class Operator:
     """One replica of the operator. `run` returns after SIGTERM or SIGINT, with the Lease given up."""
 
@@ -65,15 +75,7 @@ class Operator:
             cluster=self.cluster,
             observer=Observer(self.cluster, self.endpoints, utc_now),
             applier=Applier(self.cluster),
-            operator=OperatorIdentity(
-                settings.namespace,
-                POD_LABELS,
-                RuntimeDefaults(
-                    settings.runtime_image,
-                    settings.runtime_image_pull_policy or "IfNotPresent",
-                    settings.runtime_image_pull_secrets,
-                ),
-            ),
+            operator=identity_of_operator(settings),
             queue=self.queue,
             metrics=self.metrics,
             rhythm=Rhythm(settings.poll_seconds, settings.progress_seconds),
