@@ -281,5 +281,6 @@ async def load_configuration() -> Configuration:
     if os.environ.get("KUBERNETES_SERVICE_HOST") and "KUBECONFIG" not in os.environ:
         config.load_incluster_config(client_configuration=configuration)
     else:
-        await config.load_kube_config(client_configuration=configuration)
+        # Named here, because the client looks KUBECONFIG up only once, when it is imported.
+        await config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
     return configuration
