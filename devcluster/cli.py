@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,25 +15,40 @@ from devcluster.build.binaries import locate
 from devcluster.cluster import Cluster
 from devcluster.errors import DevclusterError, NotRunningError
 from devcluster.paths import clusters_directory, state_directory
-from devcluster.settings import ClusterSettings, Image, default_images
+from devcluster.settings import ClusterSettings, Image, default_images, program_path
 from devcluster.state import State, is_up, read_state
 
-_HELP = """A real Kubernetes 1.37 control plane on this machine, with nodes that run containers as local processes.
+_HELP = """A real Kubernetes control plane on this machine, with nodes that run containers as local processes.
 
-    python -m devcluster up                       start it, print what to type next
-
-    python -m devcluster run -- kubectl get nodes
-
-    python -m devcluster logs POD
-
-    python -m devcluster down
+\b
+  python -m devcluster up                          start it; prints what to type next
+  python -m devcluster run -- kubectl get nodes    run anything with KUBECONFIG set
+  python -m devcluster logs POD                    what a Pod has written
+  python -m devcluster down                        stop everything
 
 etcd, the API server, the controllers and the scheduler are the real ones, built once from their released sources
 (about 7 minutes on 2 cores) and cached. Nothing needs root or a container runtime. A cluster keeps nothing: `down`
-removes its state, and so does the next `up` after a crash. Several clusters run side by side under different names.
+removes its state, and so does the next `up` after a crash. Several run side by side under different names.
+
+An image stands for a program of this machine: `up --image web='python -m http.server'` gives one more; known already
+are embedding-runtime, embedding-operator and python, from the virtual environment that runs this.
+
+\b
+Environment:
+  KUBEBUILDER_ASSETS   a directory with finished programs; what is missing there is built
+  XDG_CACHE_HOME       where builds and clusters go, in embedding-operator/ (default: ~/.cache)
+  DEVCLUSTER_NAME      the cluster's name, as --name
+  DEVCLUSTER_STATE     where clusters keep their state, instead of the cache
 """
 
-app = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="python -m devcluster",
+    help=_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 
 Name = Annotated[str, typer.Option("--name", "-n", help="The cluster's name.", envvar="DEVCLUSTER_NAME")]
 
@@ -46,7 +62,7 @@ def _image(text: str) -> tuple[str, Image]:
     words = shlex.split(command)
     if not separator or not repository or not words:
         raise DevclusterError(f"--image {text!r}: write REPOSITORY=COMMAND, such as echo='/bin/sh -c \"echo hello\"'")
-    return repository, Image(command=tuple(words))
+    return repository, Image(command=tuple(words), environment=program_path())
 
 
 def _volume(text: str) -> tuple[str, str]:
@@ -110,8 +126,12 @@ def up(
 @app.command()
 def down(name: Name = "devcluster") -> None:
     """Stop a cluster and everything that runs in it, and remove its state."""
-    launch.stop(state_directory(name))
-    _say(f"the cluster {name!r} is down")
+    try:
+        launch.stop(state_directory(name))
+    except NotRunningError:
+        _say(f"the cluster {name!r} was not up")
+    else:
+        _say(f"the cluster {name!r} is down")
 
 
 def _components(state: State) -> list[str]:
@@ -211,6 +231,10 @@ def _namespace_of(cluster: Cluster, pod: str) -> str:
 def main() -> None:
     """Run the command line; errors are one message and exit code 1."""
     try:
+        if sys.platform != "linux":
+            raise DevclusterError(
+                "devcluster needs Linux: its Pods have addresses of 127.0.0.0/8; use a virtual machine"
+            )
         app()
     except DevclusterError as problem:
         _say(f"error: {problem}")

@@ -74,15 +74,24 @@ class Cluster:
 
     # Up and down
 
-    def start(self, progress: Callable[[str], None] = lambda _: None) -> Self:
+    def start(self, progress: Callable[[str], None] = lambda _: None, *, detached: bool = False) -> Self:
         """Build what is missing, start everything, return when the nodes are Ready.
+
+        Args:
+            progress: told what is being waited for, when that changes.
+            detached: the cluster does not end with this process but by `stop`, or by `python -m devcluster down` when
+                its directory is `devcluster.paths.state_directory(NAME)`.
 
         Raises:
             BuildError: a program of the control plane cannot be built.
             ClusterStartError: the cluster does not come up.
         """
         self._binaries = locate(progress=progress)
-        self._handle = launch.start(self.settings, self.directory, self._binaries, owned=True, progress=progress)
+        self._handle = launch.start(
+            self.settings, self.directory, self._binaries, owned=not detached, progress=progress
+        )
+        if detached:
+            self._handle.leave()
         return self
 
     def stop(self) -> None:

@@ -44,6 +44,17 @@ class Handle:
         self._keeper.returncode = 0  # nobody is going to wait for it
 
 
+def clear(directory: Path) -> None:
+    """Remove what a cluster has left in its state directory.
+
+    Raises:
+        ClusterStartError: the directory holds something else.
+    """
+    if directory.exists() and any(directory.iterdir()) and not (directory / "settings.json").is_file():
+        raise ClusterStartError(f"{directory} holds files that are not a cluster's state: choose an empty directory")
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def start(
     settings: ClusterSettings,
     directory: Path,
@@ -67,7 +78,7 @@ def start(
             f"`python -m devcluster status --name {settings.name}` shows it, "
             f"`python -m devcluster down --name {settings.name}` stops it"
         )
-    shutil.rmtree(directory, ignore_errors=True)
+    clear(directory)
     (directory / "logs").mkdir(parents=True, mode=0o700)
     chosen = {"settings": settings.model_dump(), "binaries": {name: str(path) for name, path in binaries.items()}}
     (directory / "settings.json").write_text(json.dumps(chosen, indent=2))
@@ -141,7 +152,7 @@ def stop(directory: Path, timeout: float = 40.0) -> None:
         ClusterStartError: its processes do not end.
     """
     if not is_up(directory):
-        shutil.rmtree(directory, ignore_errors=True)
+        clear(directory)
         raise NotRunningError(f"no cluster is up in {directory}; `python -m devcluster up` starts one")
     deadline = time.monotonic() + timeout
     state = read_state(directory)
@@ -157,4 +168,4 @@ def stop(directory: Path, timeout: float = 40.0) -> None:
                 f"the cluster in {directory} does not stop; its supervisor is process {state and state.pid}"
             )
         time.sleep(0.05)
-    shutil.rmtree(directory, ignore_errors=True)
+    clear(directory)

@@ -62,10 +62,14 @@ class ClusterSettings(_Frozen):
     """Run containers in user, mount and PID namespaces. None: when this machine allows it."""
 
 
+def program_path() -> dict[str, str]:
+    """A PATH on which the programs of the virtual environment that runs this come first."""
+    return {"PATH": f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
 def default_images() -> dict[str, Image]:
     """The product's two images and `python`, all from the virtual environment that runs this."""
-    scripts = Path(sys.executable).parent
-    environment = {"PATH": f"{scripts}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+    scripts, environment = Path(sys.executable).parent, program_path()
     return {
         "embedding-runtime": Image(
             command=(str(scripts / "embedding-runtime"),), environment=environment, bind_variable="EMBEDDING_HOST"

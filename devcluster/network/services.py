@@ -18,6 +18,8 @@ from devcluster.node.api import Api, Event, Informer, Key, key_of
 
 Object = dict[str, Any]
 _log = logging.getLogger(__name__)
+_KUBERNETES = ("default", "kubernetes")
+"""The API server's own Service; on port 443, so that only some users may listen for it."""
 _SLICES = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
 
 
@@ -91,6 +93,9 @@ class ServiceNetwork:
     # kube-proxy
 
     def _targets(self, key: Key, port_name: str) -> list[tuple[str, int]]:
+        if key == _KUBERNETES:
+            host, _, port = self._api.server.removeprefix("https://").rpartition(":")
+            return [(host, int(port))]
         return targets(self._backends.get(key, ()), port_name)
 
     async def _listen(self, key: Key) -> None:
@@ -106,13 +111,14 @@ class ServiceNetwork:
             try:
                 await proxy.start()
             except OSError as problem:
-                _log.warning("Service %s/%s: cannot listen on %s:%s: %s", *key, address, port, problem.strerror)
+                level = logging.DEBUG if key == _KUBERNETES else logging.WARNING
+                _log.log(level, "Service %s/%s: cannot listen on %s:%s: %s", *key, address, port, problem.strerror)
                 continue
             self._proxies[key, address, port] = proxy
 
     def _listeners(self, service: Object) -> Iterator[tuple[tuple[str, int], str]]:
         spec = service["spec"]
-        if spec.get("type") == "ExternalName" or not spec.get("selector"):
+        if spec.get("type") == "ExternalName" or not (spec.get("selector") or key_of(service) == _KUBERNETES):
             return
         for port in spec.get("ports", ()):
             if port.get("protocol", "TCP") != "TCP":

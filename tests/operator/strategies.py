@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+settings.register_profile("embedding-operator", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("embedding-operator")  # a busy machine is no fault of the code
 
 Strategy = st.SearchStrategy
 
@@ -123,6 +127,14 @@ accelerators = st.one_of(
     st.fixed_dictionaries({"type": st.just("ResourceClaim"), "resourceClaimTemplateName": names}),
 )
 resource_maps = st.dictionaries(st.sampled_from(["cpu", "memory", "ephemeral-storage"]), quantities, max_size=3)
+probes = optional(
+    httpGet=st.fixed_dictionaries(
+        {"port": st.integers(1, 65535)}, optional={"scheme": st.sampled_from(["", "HTTP"]), "host": st.just("")}
+    ),
+    initialDelaySeconds=st.integers(0, 3),
+    timeoutSeconds=st.integers(0, 3),
+    periodSeconds=st.integers(0, 3),
+).filter(lambda probe: "httpGet" in probe)
 within_limits = st.builds(
     lambda limits, named: {"limits": limits, "requests": {name: limits[name] for name in named if name in limits}},
     resource_maps,
@@ -134,6 +146,14 @@ containers = st.lists(
         optional={
             "securityContext": optional(readOnlyRootFilesystem=st.booleans(), capabilities=st.just({"drop": ["ALL"]})),
             "resources": optional(limits=resource_maps),
+            "stdin": st.booleans(),
+            "tty": st.booleans(),
+            "workingDir": st.sampled_from(["", "/x"]),
+            "imagePullPolicy": st.sampled_from(["", "Always"]),
+            "env": st.lists(
+                st.fixed_dictionaries({"name": st.just("A"), "value": st.sampled_from(["", "x"])}), max_size=1
+            ),
+            "command": st.lists(st.just("x"), max_size=1),
         },
     ),
     max_size=2,
@@ -146,6 +166,17 @@ def _distinct(additions: dict[str, Any]) -> bool:
     return not names_of[0] & names_of[1]
 
 
+sidecars = st.lists(
+    st.fixed_dictionaries(
+        {"name": names.filter(lambda name: name != "runtime"), "image": ids},
+        optional={
+            "readinessProbe": probes,
+            "volumeMounts": st.just([{"name": "tmp", "mountPath": "/x", "readOnly": False, "subPath": ""}]),
+        },
+    ),
+    max_size=1,
+)
+TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "value": "", "effect": ""}
 RESERVED = {"accelerator", "api-keys", "cache", "model", "shm", "tls", "tmp"}
 common = {
     "accelerator": accelerators,
@@ -160,7 +191,9 @@ common = {
     ),
     "scheduling": optional(
         nodeSelector=labels,
-        tolerations=st.lists(st.just({"key": "nvidia.com/gpu", "operator": "Exists"}), max_size=1),
+        tolerations=st.lists(
+            st.just({"key": "nvidia.com/gpu", "operator": "Exists", "value": "", "effect": ""}), max_size=1
+        ),
         affinity=st.just({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}),
         topologySpreadConstraints=st.lists(
             st.just({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}), max_size=1
@@ -183,7 +216,7 @@ common = {
             unique_by=lambda it: it["name"],
         ),
         initContainers=containers,
-        sidecars=containers,
+        sidecars=sidecars,
     ).filter(_distinct),
     "disruptionBudget": optional(enabled=st.booleans(), maxUnavailable=st.one_of(st.integers(0, 5), st.just("50%"))),
     "networkPolicy": optional(enabled=st.booleans(), allowFrom=st.lists(st.just({"podSelector": {}}), max_size=1)),

@@ -10,7 +10,7 @@ from embedding_operator.api.model import HuggingFaceSource, ModelSpec
 from embedding_operator.api.runtime import OWNED_VARIABLES, NimRuntime
 
 from . import volumes
-from .quantities import CORE, normalised
+from .borrowed import CORE, normalised
 
 Variable = dict[str, Any]
 
@@ -34,7 +34,7 @@ def environment(service: EmbeddingService) -> list[Variable]:
     defaults in mind changes no Pod.
     """
     rendered = _nim(service, nim) if (nim := service.spec.runtime.nim) is not None else _bundled(service)
-    extra = [_stored(normalised(variable, CORE + "EnvVar")) for variable in service.spec.runtime.env]
+    extra = [normalised(variable, CORE + "EnvVar") for variable in service.spec.runtime.env]
     replaced = {variable["name"] for variable in extra if variable["name"] not in OWNED_VARIABLES}
     return [
         *(variable for variable in rendered if variable["name"] not in replaced),
@@ -110,12 +110,9 @@ def _nim(service: EmbeddingService, nim: NimRuntime) -> list[Variable]:
 
 
 def _plain(values: dict[str, str | int | None]) -> list[Variable]:
-    return [_stored({"name": name, "value": str(value)}) for name, value in values.items() if value is not None]
-
-
-def _stored(variable: Variable) -> Variable:
-    """The API server stores an empty value as none at all; either way the variable is set, and empty."""
-    return {key: value for key, value in variable.items() if (key, value) != ("value", "")}
+    """Variables by name. An empty value is stored as none at all; either way the variable is set, and empty."""
+    set_ = [{"name": name, "value": str(value)} for name, value in values.items() if value is not None]
+    return [normalised(variable, CORE + "EnvVar") for variable in set_]
 
 
 def _from_secret(variable: str, name: str, key: str) -> Variable:

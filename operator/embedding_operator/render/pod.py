@@ -7,12 +7,12 @@ from typing import Any, Final
 from embedding_operator.api import AcceleratorType, EmbeddingService
 from embedding_operator.api.constants import CONTAINER_NAME, PORT_NAME, RUNTIME_PORT
 
+from .borrowed import CORE, normalised
 from .context import RenderContext
 from .environment import arguments, environment
 from .images import image_reference, pull_policy, pull_secrets
 from .metadata import labels, selector
 from .probes import PRE_STOP_SECONDS, probes, termination_grace_period_seconds
-from .quantities import CORE, normalised
 from .volumes import mounted
 
 Json = dict[str, Any]

@@ -17,14 +17,14 @@ WORKLOAD_EFFECTS: list[Effect] = [
         "accelerator.type",
         plus(accelerator={"type": "None"}),
         lambda it: (it.runtime.get("resources"), "shm" in it.volumes, it.env["EMBEDDING_DEVICE"]),
-        (None, False, "cpu"),
+        (None, False, "Cpu"),
     ),
     *(
         (
             f"accelerator.extendedResource.{field}",
             plus(accelerator={"extendedResource": {"name": "nvidia.com/mig-1g.10gb", "count": 2}}),
             lambda it: (it.runtime["resources"], it.env["EMBEDDING_DEVICE"]),
-            ({"limits": {"nvidia.com/mig-1g.10gb": "2"}, "requests": {"nvidia.com/mig-1g.10gb": "2"}}, "cuda"),
+            ({"limits": {"nvidia.com/mig-1g.10gb": "2"}, "requests": {"nvidia.com/mig-1g.10gb": "2"}}, "Cuda"),
         )
         for field in ("name", "count")
     ),
