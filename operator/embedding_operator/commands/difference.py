@@ -1,4 +1,4 @@
-"""What applying a file would change: each child before and after, by the API server's own dry run. It writes nothing."""
+"""What applying a file would change: each child before and after, by a dry run of the API server."""
 
 from __future__ import annotations
 
