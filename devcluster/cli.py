@@ -149,6 +149,10 @@ def status(name: Name = "devcluster") -> None:
     directory = state_directory(name)
     others = [entry.name for entry in sorted(clusters_directory().glob("*")) if is_up(entry)]
     state = read_state(directory)
+    if not is_up(directory) and state is not None and state.phase == "failed":
+        raise NotRunningError(
+            f"the cluster {name!r} has failed: {state.message}\nThe logs are in {directory / 'logs'}."
+        )
     if not is_up(directory) or state is None:
         beside = f" (up: {', '.join(others)})" if others else ""
         raise NotRunningError(f"the cluster {name!r} is not up{beside}; `python -m devcluster up` starts one")

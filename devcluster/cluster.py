@@ -145,7 +145,9 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of this process with KUBECONFIG and PATH set for the cluster."""
-        path = os.pathsep.join([*dict.fromkeys(str(b.parent) for b in self._binaries.values()), os.environ["PATH"]])
+        given = os.environ.get("PATH", os.defpath).split(os.pathsep)
+        ours = dict.fromkeys(str(binary.parent) for binary in self._binaries.values())
+        path = os.pathsep.join([*(directory for directory in ours if directory not in given), *given])
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path}
 
     # Commands
@@ -260,8 +262,8 @@ class Cluster:
         for node in self.state.nodes:
             self._annotate("node", node, None, failures.BROKEN_IMAGES, ",".join(repositories) or None)
 
-    def slow_images(self, **seconds: float) -> None:
-        """From now on each Pod's first pull of these repositories takes that long; without any, none does."""
+    def slow_images(self, seconds: Mapping[str, float]) -> None:
+        """From now on each Pod's first pull of these repositories takes that many seconds; of others, none."""
         value = ",".join(f"{repository}={duration:g}" for repository, duration in seconds.items())
         for node in self.state.nodes:
             self._annotate("node", node, None, failures.SLOW_IMAGES, value or None)

@@ -79,7 +79,8 @@ def start(
             f"`python -m devcluster down --name {settings.name}` stops it"
         )
     clear(directory)
-    (directory / "logs").mkdir(parents=True, mode=0o700)
+    (directory / "logs").mkdir(parents=True)
+    directory.chmod(0o700)  # Secrets lie in it
     chosen = {"settings": settings.model_dump(), "binaries": {name: str(path) for name, path in binaries.items()}}
     (directory / "settings.json").write_text(json.dumps(chosen, indent=2))
     keeper, lifeline = _start_keeper(directory, owned)

@@ -12,6 +12,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 """The directory that holds the package; what `python -m devcluster` has to be started in, or find in PYTHONPATH."""
 
 
+CLUSTER_NAME = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
+"""What a cluster may be called: it begins the names of its nodes."""
+
+
 def cache_directory() -> Path:
     """`$XDG_CACHE_HOME/embedding-operator`, by default `~/.cache/embedding-operator`."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -24,7 +28,7 @@ def state_directory(name: str) -> Path:
     Raises:
         DevclusterError: the name is no DNS label.
     """
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", name):
+    if not re.fullmatch(CLUSTER_NAME, name):
         raise DevclusterError(
             f"cluster name {name!r}: use at most 40 lower-case letters, digits and dashes, "
             "starting and ending with a letter or digit"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from devcluster.paths import CLUSTER_NAME
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +37,7 @@ class Image(_Frozen):
 class ClusterSettings(_Frozen):
     """Everything about a cluster that can be chosen. Durations are in seconds."""
 
-    name: str = "devcluster"
+    name: str = Field(default="devcluster", pattern=CLUSTER_NAME)
     nodes: int = Field(default=1, ge=1, le=100)
     gpus_per_node: int = Field(default=4, ge=0)
     gpu_resource: str = "nvidia.com/gpu"

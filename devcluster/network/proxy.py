@@ -21,6 +21,7 @@ class _Half(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.other: _Half | None = None
         self.early: list[bytes] = []
+        self.ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -33,8 +34,13 @@ class _Half(asyncio.Protocol):
             self.early.append(data)
 
     def eof_received(self) -> bool:
-        if self.other is not None and self.other.transport is not None and self.other.transport.can_write_eof():
-            self.other.transport.write_eof()
+        self.ended = True
+        if self.other is None or self.other.transport is None:
+            return True
+        if self.other.ended:
+            self.other.transport.close()
+            return False
+        self.other.transport.write_eof()
         return True  # the other direction may go on
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -120,7 +126,9 @@ class Proxy:
             for data in back.early:
                 front.transport.write(data)
             back.early.clear()
-            if front.transport.is_closing():
+            if back.ended or back.transport.is_closing():
+                front.transport.close()
+            elif front.transport.is_closing():
                 back.transport.close()
             else:
                 front.transport.resume_reading()

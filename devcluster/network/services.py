@@ -62,10 +62,12 @@ class ServiceNetwork:
 
     def _recompute(self, key: Key) -> None:
         service = self.services.items.get(key)
+        before = self._backends.pop(key, None)
         if service is None:
-            self._backends.pop(key, None)
-        else:
-            self._backends[key] = backends(service, self._pods.items.values())
+            return
+        self._backends[key] = backends(service, self._pods.items.values())
+        if service["spec"].get("clusterIP") == "None" and self._backends[key] != before:
+            self._hosts_changed()  # the name of a headless Service stands for its Pods
 
     def _mark(self, key: Key) -> None:
         self._dirty.add(key)

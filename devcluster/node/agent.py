@@ -48,12 +48,14 @@ class Node:
         """The Node object as the API has it."""
         return self._agent.nodes.items.get(("", self.name))
 
-    def check_lost(self) -> None:
-        """Fall silent, or wake up again, as the node's annotation says."""
+    def check_lost(self) -> bool:
+        """Fall silent, or wake up again, as the node's annotation says; True when it has just woken up."""
         if failures.annotations_of(self.item).get(failures.LOST) == "true":
             self._awake.clear()
-        else:
-            self._awake.set()
+            return False
+        woken = self.lost
+        self._awake.set()
+        return woken
 
     @property
     def lost(self) -> bool:
@@ -199,8 +201,18 @@ class Agent:
 
     def _node_changed(self, key: Key) -> None:
         node = self._nodes.get(key[1])
-        if node is not None:
-            node.check_lost()
+        if node is not None and node.check_lost():
+            self._catch_up(node)
+
+    def _catch_up(self, node: Node) -> None:
+        """Learn what has happened to the node's Pods while it was silent."""
+        present = {item["metadata"]["uid"] for item in self.pods.items.values()}
+        for worker in list(self.workers.values()):
+            if worker.node is node and worker.uid not in present:
+                worker.removed()
+        for item in list(self.pods.items.values()):
+            if item["spec"].get("nodeName") == node.name:
+                self._pod_changed("MODIFIED", item)
 
     def _file_source_changed(self, _event: Event, item: Object) -> None:
         namespace = item["metadata"]["namespace"]
@@ -209,17 +221,17 @@ class Agent:
                 worker.refresh_volumes()
 
     def _pod_changed(self, event: Event, item: Object) -> None:
-        uid = item["metadata"]["uid"]
-        worker = self.workers.get(uid)
+        node = self._nodes.get(item["spec"].get("nodeName", ""))
+        if node is None or node.lost:
+            return
+        worker = self.workers.get(item["metadata"]["uid"])
         if event == "DELETED":
             if worker is not None:
                 worker.removed()
         elif worker is not None:
             worker.update(item)
-        else:
-            node = self._nodes.get(item["spec"].get("nodeName", ""))
-            if node is not None and item.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
-                self._start(node, item)
+        elif item.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+            self._start(node, item)
 
     def _start(self, node: Node, item: Object) -> None:
         number = self._free.popleft()

@@ -79,7 +79,7 @@ class Api:
             data=None if body is None else json.dumps(body),
             params=parameters,
             headers={"Content-Type": content_type, "Accept": "application/json"},
-            timeout=aiohttp.ClientTimeout(total=30),
+            timeout=aiohttp.ClientTimeout(total=10),
         ) as response:
             text = await response.text()
             if response.status >= 400:

@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+
+from devcluster.errors import ApiError
 from devcluster.node.backoff import BackOff
 from devcluster.node.environment import ConfigError
 from devcluster.node.handlers import HandlerError, run_handler
@@ -153,7 +156,7 @@ class Container:
             image = find_image(self.pod.node.settings.images, text)
             refused, delay = self.pod.image_trouble(text)
             if image is not None and not refused and delay == 0:
-                if policy == "Always" and self.facts.last is None:
+                if policy == "Always":
                     self._event("Normal", "Pulling", f'Pulling image "{text}"')
                     self._event(
                         "Normal", "Pulled", f'Successfully pulled image "{text}" in 1ms (1ms including waiting).'
@@ -205,12 +208,18 @@ class Container:
                 self._set(state=Waiting("CreateContainerConfigError", str(problem)))
                 self._event("Warning", "Failed", f"Error: {problem}")
                 await self._pause(1)
+            except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as problem:
+                _log.info("%s of %s/%s: %r, again in a moment", self.name, self.pod.namespace, self.pod.name, problem)
+                await self._pause(0.5)
         if self._stop.is_set():
             raise _StoppedError
         self._event("Normal", "Created", f"Container created: {self.name}")
         if self.pod.start_trouble(self.name):
             raise StartError(f"start refused by the annotation devcluster/start-error={self.name}")
-        process = await ContainerProcess.start(spec, self.directory, self.log(attempt))
+        try:
+            process = await ContainerProcess.start(spec, self.directory, self.log(attempt))
+        except OSError as problem:
+            raise StartError(f"the node cannot start a process: {problem}") from problem
         identity = hashlib.sha256(f"{self.pod.uid}/{self.name}/{attempt}".encode()).hexdigest()
         self._oom_killed = False
         self._process, self._end = process, asyncio.create_task(process.wait())

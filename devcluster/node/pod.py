@@ -149,9 +149,10 @@ class PodWorker:
     def removed(self) -> None:
         """The Pod has vanished from the API, for instance by a forced deletion."""
         self._gone = True
-        if not self._deletion.is_set():
-            self.grace = min(self.grace, 2.0)
-            self._deletion.set()
+        self.grace = min(self.grace, 2.0)
+        if self._deletion.is_set():
+            self._later(self._kill_after(self.grace))
+        self._deletion.set()
 
     def refresh_volumes(self) -> None:
         """A Secret or ConfigMap of the namespace, or the Pod's metadata, has changed."""
@@ -299,6 +300,7 @@ class PodWorker:
         path = f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
         while not self._gone:
             try:
+                await self.node.awake()
                 await self._publish()
                 await self.node.api.delete(path, {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}})
                 break

@@ -208,13 +208,16 @@ def host_path(source: Object) -> Path:
         MountError: it is not what its type says.
     """
     path, kind = Path(source["path"]), source.get("type") or ""
-    if kind == "DirectoryOrCreate":
-        path.mkdir(parents=True, exist_ok=True)
-    elif kind == "FileOrCreate":
-        path.touch()
-    elif kind == "Directory" and not path.is_dir():
+    try:
+        if kind == "DirectoryOrCreate":
+            path.mkdir(parents=True, exist_ok=True)
+        elif kind == "FileOrCreate":
+            path.touch()
+    except OSError as problem:
+        raise MountError(f"hostPath {path} cannot be created: {problem.strerror}") from problem
+    if kind == "Directory" and not path.is_dir():
         raise MountError(f"hostPath type check failed: {path} is not a directory")
-    elif kind == "File" and not path.is_file():
+    if kind == "File" and not path.is_file():
         raise MountError(f"hostPath type check failed: {path} is not a file")
     if not path.exists():
         raise MountError(f"hostPath {path} does not exist")

@@ -166,9 +166,19 @@ class ClusterClient:
                 return items, str(metadata.get("resourceVersion") or "")
 
     async def apply(
-        self, resource: Resource, body: Object, *, manager: str, force: bool, subresource: str | None = None
+        self,
+        resource: Resource,
+        body: Object,
+        *,
+        manager: str,
+        force: bool,
+        subresource: str | None = None,
+        dry_run: bool = False,
     ) -> Object:
-        """Server-side apply `body` (it names its namespace and name) as field manager `manager`."""
+        """Server-side apply `body` (it names its namespace and name) as field manager `manager`; the object after it.
+
+        With `dry_run` the API server only says what would come of it.
+        """
         metadata = body["metadata"]
         return await self._write(
             "patch",
@@ -178,7 +188,7 @@ class ClusterClient:
             body=apply_text(body),
             # The parameter keeps the client from serialising the text once more.
             content_type="application/apply-patch+yaml; charset=utf-8",
-            query={"fieldManager": manager, "force": str(force).lower()},
+            query={"fieldManager": manager, "force": str(force).lower(), "dryRun": "All" if dry_run else None},
         )
 
     async def create(self, resource: Resource, body: Object) -> Object:

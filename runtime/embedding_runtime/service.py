@@ -18,6 +18,7 @@ from embedding_runtime.engine.engine import Engine
 from embedding_runtime.engine.policy import Limits
 from embedding_runtime.errors import FatalError, SettingsError
 from embedding_runtime.models.loader import LoadRequest, load_model
+from embedding_runtime.progress import Progress
 from embedding_runtime.settings import Device, Precision, Settings, warnings
 from embedding_runtime.telemetry import Metrics
 
@@ -68,17 +69,11 @@ def _server_settings(settings: Settings) -> ServerSettings:
 def _load(settings: Settings, state: ServiceState, metrics: Metrics, server: Server) -> None:
     """Runs on the loader thread: whatever goes wrong here ends the process."""
     began = time.monotonic()
-    last = ""
-
-    def progress(message: str) -> None:
-        nonlocal last
-        state.report(message)
-        if message.split(":")[0] != last:
-            last = message.split(":")[0]
-            _log.info("%s", message)
+    progress = Progress(state.report)
 
     try:
         model = load_model(_load_request(settings), progress)
+        progress.finish()
         limits = Limits(
             max_batch_tokens=settings.max_batch_tokens or model.default_batch_tokens,
             max_batch_items=settings.max_batch_items,

@@ -205,6 +205,32 @@ def test_upgrade_and_roll_back(bare: Cluster, tmp_path: Path) -> None:
     )
 
 
+def test_a_stopping_operator_gives_its_lease_up_and_leaves_in_order(bare: Cluster) -> None:
+    install(bare)
+
+    def holder() -> str:
+        return str((bare.get("lease", RELEASE, NAMESPACE) or {}).get("spec", {}).get("holderIdentity") or "")
+
+    (pod,) = operators(bare)
+    name = pod["metadata"]["name"]
+    bare.wait_until(lambda: holder() == name, "the Pod leads", timeout=30)
+    hold = ("patch", "pod", name, "--namespace", NAMESPACE, "--type=merge", "--patch")
+    bare.kubectl(*hold, '{"metadata": {"finalizers": ["example.com/look"]}}')  # keeps its last status to be read
+    bare.kubectl("scale", f"deployment/{RELEASE}", "--namespace", NAMESPACE, "--replicas=0")
+
+    def ended() -> dict[str, Any]:
+        found: dict[str, Any] = bare.get("pod", name, NAMESPACE) or {}
+        state: dict[str, Any] = found["status"]["containerStatuses"][0]["state"]
+        return state.get("terminated", {})
+
+    try:
+        bare.wait_until(lambda: bool(ended()), "the operator ended", timeout=30)
+        assert ended()["exitCode"] == 0
+        assert holder() == ""
+    finally:
+        bare.kubectl(*hold, '{"metadata": {"finalizers": null}}')
+
+
 def test_uninstall_keeps_the_definition_the_resources_and_what_they_run(bare: Cluster) -> None:
     install(bare)
     bare.apply(service("one", "search"))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from devcluster import Cluster
+from devcluster.errors import ClusterStartError
 from devcluster.paths import REPOSITORY
 from devcluster.state import is_up, read_state
 from tests.devcluster.helpers import (
@@ -107,16 +108,24 @@ def test_without_namespaces_paths_are_rewritten_and_a_kubeconfig_is_given(other:
 def test_a_lost_node_is_noticed_and_recovers(other: Cluster) -> None:
     first, second = other.state.nodes
     other.apply(pod("there", shell("sleep 600"), nodeName=second))
-    wait_for_pod(other, "default", "there", ready, "is ready")
+    other.apply(pod("goes", shell("sleep 600"), nodeName=second))
+    for name in ("there", "goes"):
+        wait_for_pod(other, "default", name, ready, "is ready")
 
     def node_ready() -> str:
         return str(conditions_of(other.get("node", second))["Ready"]["status"])
 
     other.lose_node(second)
+    other.wait_until(lambda: "devcluster/lost" in str(other.get("node", second)), "the annotation", timeout=5)
+    other.kubectl("delete", "pod", "goes", "--wait=false")
     other.wait_until(lambda: node_ready() == "Unknown", "the silent node is Unknown", timeout=30)
     assert conditions_of(other.get("node", first))["Ready"]["status"] == "True"
     wait_for_pod(other, "default", "there", lambda item: not ready(item), "is not Ready with its node lost")
+    goes = other.get("pod", "goes", "default")
+    assert goes is not None, "nobody but its node can take a Pod away"
+    assert "deletionTimestamp" in goes["metadata"]
     other.restore_node(second)
+    other.wait_until(lambda: other.get("pod", "goes", "default") is None, "the deleted Pod is gone", timeout=20)
     other.wait_until(lambda: node_ready() == "True", "the node is Ready again", timeout=30)
     wait_for_pod(other, "default", "there", ready, "is Ready again")
 
@@ -141,6 +150,13 @@ def test_a_killed_api_server_is_started_again_and_pods_go_on(other: Cluster) -> 
         timeout=20,
     )
     wait_for_pod(other, "default", "after", ready, "is ready")
+
+
+def test_a_directory_with_other_files_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    with pytest.raises(ClusterStartError, match="not a cluster's state"):
+        Cluster(directory=tmp_path).start()
+    assert (tmp_path / "precious").exists()
 
 
 def _devcluster(cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -177,6 +193,7 @@ def test_a_killed_cluster_leaves_no_process(tmp_path: Path, victim: str, isolati
         shown = _devcluster(tmp_path, "status", "--name", name)
         assert "hides" in shown.stdout
         assert "kube-apiserver" in shown.stdout
+        assert directory.stat().st_mode & 0o077 == 0, "Secrets of Pods lie in it"
         state = read_state(directory)
         assert state is not None
         pid = state.pid if victim == "supervisor" else _parent(state.pid)

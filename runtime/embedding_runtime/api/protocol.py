@@ -8,6 +8,7 @@ longer than `body_seconds` altogether, and few requests may be pipelined.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -149,10 +150,19 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         busy = self.cycle is not None and not self.cycle.response_complete
         if not busy or (self._body_open and not self.cycle.response_started):
-            body = orjson.dumps({"object": "error", "message": message, "type": "invalid_request_error"})
+            request_id = secrets.token_hex(16)
+            error = {
+                "object": "error",
+                "message": message,
+                "type": "invalid_request_error",
+                "param": None,
+                "code": None,
+            }
+            body = orjson.dumps(error | {"request_id": request_id})
             self.transport.write(
                 f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode()
+                f"content-length: {len(body)}\r\nconnection: close\r\n"
+                f"x-request-id: {request_id}\r\n\r\n".encode()
                 + body
             )
         self.transport.close()

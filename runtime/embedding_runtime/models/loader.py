@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from embedding_runtime.engine.model import Model, ModelIdentity
+from embedding_runtime.engine.model import Model, ModelIdentity, Pooling
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
 from embedding_runtime.models.files import DirectoryError, read_object, require_object
 from embedding_runtime.models.identity import identify
 from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout
-from embedding_runtime.models.modules import Dense, LayerNorm, Pooling
+from embedding_runtime.models.modules import Dense, LayerNorm
+from embedding_runtime.models.preload import preload_torch
+from embedding_runtime.models.processors import usable_processors
 from embedding_runtime.models.profiles import is_nvidia_bidirectional, profile
 from embedding_runtime.models.source import Progress, Source, resolve
 from embedding_runtime.models.weights import find_weights
@@ -78,7 +80,10 @@ def plan(request: LoadRequest, source: Source) -> Layout:
 
 
 def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progress) -> Model:
+    preload_torch()
     import torch
+
+    torch.set_num_threads(usable_processors())
 
     from embedding_runtime.models.architecture import read_architecture
     from embedding_runtime.models.backbone import load_backbone
