@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import base64
+import os
 from pathlib import Path
 
 import pytest
 
+from devcluster import Cluster
 from devcluster.control.certificates import Authority
 from tests.devcluster.helpers import Object
+
+
+@pytest.fixture
+def namespaces(cluster: Cluster) -> None:
+    """For tests of what a container sees: skips where this machine refuses namespaces."""
+    if "DEVCLUSTER_KUBECONFIG" not in os.environ and not cluster.state.isolated:
+        pytest.skip("this machine refuses user namespaces: containers see the host's file system")
 
 
 @pytest.fixture
