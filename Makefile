@@ -18,7 +18,7 @@ demo: environment  ## control plane, helm install, an EmbeddingService, real vec
 	@$(bin)/python -m tools.demo
 
 test: environment check binaries  ## everything: checks, unit tests, real sockets, real model, real control plane
-	@$(bin)/python -m pytest
+	@$(bin)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 check: environment verify  ## format, lint, types, import contracts, generated files
 	@$(bin)/ruff format --check $(PYTHON_SOURCES)

@@ -13,6 +13,9 @@ Json = dict[str, Any]
 
 GROUPS = ("api/v1", "apis/autoscaling/v2", "apis/networking.k8s.io/v1")
 KEPT = ("type", "format", "required", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type")
+NAME_LENGTH = 63
+"""Longest name of a container or volume (a DNS label); without it rules that compare names cost too much."""
+NAMED = ("io.k8s.api.core.v1.Container", "io.k8s.api.core.v1.Volume")
 SPECIAL: dict[str, Json] = {
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": {
         "anyOf": [{"type": "integer"}, {"type": "string"}],
@@ -44,6 +47,8 @@ def extract() -> str:
         if name in kept or name == QUANTITY:
             continue
         kept[name] = SPECIAL.get(name) or trim(served[name])
+        if name in NAMED:
+            kept[name]["properties"]["name"]["maxLength"] = NAME_LENGTH
         pending += references(kept[name])
     document = {"kubernetes": version, "definitions": dict(sorted(kept.items()))}
     return json.dumps(document, indent=1, sort_keys=True) + "\n"

@@ -18,6 +18,11 @@ INTRODUCTION = f"""<!-- Generated from operator/embedding_operator/api by `make 
 `apiVersion: {API_VERSION}`, `kind: {KIND}`. `kubectl explain embeddingservice.spec --recursive` prints the same.
 Every field of `spec` may be left out unless it is marked as required. A default that follows from something else is
 told in words; the others are stored by the API server.
+
+Types written with a capital letter are Kubernetes' own, with their own schema and documentation: `kubectl explain
+pod.spec` for Affinity, Container, EnvVar, EnvFromSource, Toleration, TopologySpreadConstraint, Volume and VolumeMount,
+`kubectl explain hpa.spec --api-version=autoscaling/v2` for MetricSpec and HorizontalPodAutoscalerBehavior, `kubectl
+explain networkpolicy.spec.ingress.from` for NetworkPolicyPeer. Quantities are amounts such as 500m or 2Gi.
 """
 
 

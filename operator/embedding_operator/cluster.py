@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -165,18 +166,29 @@ class ClusterClient:
                 return items, str(metadata.get("resourceVersion") or "")
 
     async def apply(
-        self, resource: Resource, body: Object, *, manager: str, force: bool, subresource: str | None = None
+        self,
+        resource: Resource,
+        body: Object,
+        *,
+        manager: str,
+        force: bool,
+        subresource: str | None = None,
+        dry_run: bool = False,
     ) -> Object:
-        """Server-side apply `body` (it names its namespace and name) as field manager `manager`."""
+        """Server-side apply `body` (it names its namespace and name) as field manager `manager`; the object after it.
+
+        With `dry_run` the API server only says what would come of it.
+        """
         metadata = body["metadata"]
         return await self._write(
             "patch",
             resource,
             "PATCH",
             resource.path(metadata["namespace"], metadata["name"], subresource),
-            body=body,
-            content_type="application/apply-patch+yaml",
-            query={"fieldManager": manager, "force": str(force).lower()},
+            body=apply_text(body),
+            # The parameter keeps the client from serialising the text once more.
+            content_type="application/apply-patch+yaml; charset=utf-8",
+            query={"fieldManager": manager, "force": str(force).lower(), "dryRun": "All" if dry_run else None},
         )
 
     async def create(self, resource: Resource, body: Object) -> Object:
@@ -216,7 +228,7 @@ class ClusterClient:
         method: str,
         path: str,
         *,
-        body: Object | None = None,
+        body: Object | str | None = None,
         content_type: str = "application/json",
         query: Mapping[str, str | int | None] = _NO_QUERY,
     ) -> Object:
@@ -244,6 +256,16 @@ class ClusterClient:
         return _answer(status, content)
 
 
+def apply_text(body: Object) -> str:
+    """`body` as the JSON that the API server's YAML parser takes.
+
+    That parser refuses the surrogate pairs by which JSON escapes an emoji, and the raw form of some other characters:
+    what is beyond the basic plane goes raw, everything else that is not ASCII goes escaped.
+    """
+    text = json.dumps(body, ensure_ascii=False)
+    return re.sub("[\x7f-\uffff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def _answer(status: int, content: bytes) -> Object:
     """The object in an answer. Raises ClusterError for a refusal, and for what is no JSON object."""
     try:
@@ -269,5 +291,6 @@ async def load_configuration() -> Configuration:
     if os.environ.get("KUBERNETES_SERVICE_HOST") and "KUBECONFIG" not in os.environ:
         config.load_incluster_config(client_configuration=configuration)
     else:
-        await config.load_kube_config(client_configuration=configuration)
+        # Named here, because the client looks KUBECONFIG up only once, when it is imported.
+        await config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
     return configuration

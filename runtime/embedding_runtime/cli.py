@@ -1,8 +1,9 @@
-"""The command line: `embedding-runtime serve`."""
+"""The command line: `embedding-runtime serve` and `embedding-runtime settings`."""
 
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from embedding_runtime import __version__
 from embedding_runtime.errors import EXIT_STATUSES, FatalError
-from embedding_runtime.settings import Settings, flag, load, variable
+from embedding_runtime.settings import Settings, flag, load, origin, variable
 
 _STATUSES = "\n\n".join(f"{status}  {meaning}" for status, meaning in EXIT_STATUSES.items())
 app = typer.Typer(
@@ -36,13 +37,39 @@ def _serve(alias: list[str] | None = None, **flags: Any) -> None:
     if alias:
         flags["model_aliases"] = tuple(alias)
     try:
-        settings = load(**flags)
+        settings = load(flags)
+        if os.environ.get("SHOW_CONFIG", "0").lower() in ("1", "true"):
+            typer.echo(_table(settings, flags))
+            return
         set_up_logging(settings.log_format, settings.log_level)
         serve(settings)
     except FatalError as error:
         report(error)
         sys.stdout.flush()
         raise typer.Exit(error.exit_status) from None
+
+
+def _settings(alias: list[str] | None = None, **flags: Any) -> None:
+    from embedding_runtime.service import report
+
+    if alias:
+        flags["model_aliases"] = tuple(alias)
+    try:
+        typer.echo(_table(load(flags), flags))
+    except FatalError as error:
+        report(error)
+        raise typer.Exit(error.exit_status) from None
+
+
+def _table(settings: Settings, flags: dict[str, Any]) -> str:
+    """Every setting with its value and where that comes from."""
+    rows = [("SETTING", "VALUE", "FROM")]
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        shown = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+        rows.append((name, shown or "-", origin(name, flags)))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}" for name, value, source in rows)
 
 
 def _signature() -> inspect.Signature:
@@ -70,8 +97,9 @@ def _signature() -> inspect.Signature:
     return inspect.Signature([*parameters, alias])
 
 
-_serve.__signature__ = _signature()  # type: ignore[attr-defined]
-_serve.__annotations__ = {name: parameter.annotation for name, parameter in _signature().parameters.items()}
+for _function in (_serve, _settings):
+    _function.__signature__ = _signature()  # type: ignore[attr-defined]
+    _function.__annotations__ = {name: parameter.annotation for name, parameter in _signature().parameters.items()}
 app.command(
     "serve",
     help="Load a model and serve it. Every flag is also an environment variable, named in brackets.\n\n"
@@ -79,6 +107,11 @@ app.command(
     "Example: embedding-runtime serve --model sentence-transformers/all-MiniLM-L6-v2 --port 8000\n\n"
     f"Exit statuses:\n\n{_STATUSES}",
 )(_serve)
+app.command(
+    "settings",
+    help="Print every setting, its value and where it comes from: a flag, a variable, or the default.\n\n"
+    "NIM's variables are accepted too (NIM_SERVER_BIND_ADDR, NIM_MAX_WAIT_MS, ...); ours win over them.",
+)(_settings)
 
 
 def main() -> None:

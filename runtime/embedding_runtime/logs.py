@@ -6,8 +6,11 @@ import json
 import logging
 import sys
 import time
+from contextvars import ContextVar
 
 from embedding_runtime.settings import LogFormat, LogLevel
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 class _TextFormatter(logging.Formatter):
@@ -15,6 +18,11 @@ class _TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        current = request_id.get()
+        return f"{line} [{current}]" if current else line
 
 
 class _JsonFormatter(logging.Formatter):
@@ -26,6 +34,9 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        current = request_id.get()
+        if current:
+            line["request_id"] = current
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

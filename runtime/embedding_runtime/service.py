@@ -10,13 +10,16 @@ import time
 from embedding_runtime import __version__
 from embedding_runtime.api.app import create_app
 from embedding_runtime.api.embeddings import ApiLimits
-from embedding_runtime.api.server import Server, ServerSettings, listen
+from embedding_runtime.api.keys import Gate
+from embedding_runtime.api.listening import check_certificate, listen, raise_file_limit
+from embedding_runtime.api.server import Server, ServerSettings
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Engine
 from embedding_runtime.engine.policy import Limits
-from embedding_runtime.errors import FatalError
+from embedding_runtime.errors import FatalError, SettingsError
 from embedding_runtime.models.loader import LoadRequest, load_model
-from embedding_runtime.settings import Device, Precision, Settings
+from embedding_runtime.progress import Progress
+from embedding_runtime.settings import Device, Precision, Settings, warnings
 from embedding_runtime.telemetry import Metrics
 
 _log = logging.getLogger(__name__)
@@ -24,13 +27,26 @@ _log = logging.getLogger(__name__)
 
 def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises FatalError when the server cannot start or cannot go on."""
+    if not settings.model:
+        raise SettingsError("no model is given; use --model DIRECTORY_OR_REPOSITORY (EMBEDDING_MODEL)")
+    for warning in warnings():
+        _log.warning("%s", warning)
+    raise_file_limit()
+    if settings.tls_cert_file and settings.tls_key_file:
+        check_certificate(settings.tls_cert_file, settings.tls_key_file)
     state = ServiceState(settings.served_name, settings.model_aliases)
     metrics = Metrics()
+    gate = Gate(settings.api_keys_dir)
     sockets = listen(settings.host, settings.port)
     for sock in sockets:
         address, port = sock.getsockname()[:2]
         _log.info("embedding-runtime %s listens on [%s]:%d", __version__, address, port)
-    app = create_app(state, metrics, ApiLimits(request_timeout=settings.request_timeout_seconds))
+    limits = ApiLimits(
+        body_bytes=settings.max_body_bytes,
+        all_bodies_bytes=4 * settings.max_body_bytes,
+        request_timeout=settings.request_timeout_seconds,
+    )
+    app = create_app(state, metrics, limits, gate)
     server = Server(app, state, _server_settings(settings))
     loader = threading.Thread(target=_load, args=(settings, state, metrics, server), name="loader", daemon=True)
     loader.start()
@@ -45,29 +61,24 @@ def serve(settings: Settings) -> None:
 def _server_settings(settings: Settings) -> ServerSettings:
     return ServerSettings(
         drain_timeout=settings.drain_timeout_seconds,
-        tls_certificate=str(settings.tls_cert_file) if settings.tls_cert_file else None,
-        tls_key=str(settings.tls_key_file) if settings.tls_key_file else None,
+        tls_certificate=settings.tls_cert_file,
+        tls_key=settings.tls_key_file,
     )
 
 
 def _load(settings: Settings, state: ServiceState, metrics: Metrics, server: Server) -> None:
     """Runs on the loader thread: whatever goes wrong here ends the process."""
     began = time.monotonic()
-    last = ""
-
-    def progress(message: str) -> None:
-        nonlocal last
-        state.report(message)
-        if message.split(":")[0] != last:
-            last = message.split(":")[0]
-            _log.info("%s", message)
+    progress = Progress(state.report)
 
     try:
         model = load_model(_load_request(settings), progress)
+        progress.finish()
         limits = Limits(
             max_batch_tokens=settings.max_batch_tokens or model.default_batch_tokens,
             max_batch_items=settings.max_batch_items,
             max_queued_tokens=settings.max_queued_tokens,
+            max_queued_requests=settings.max_queued_requests,
             max_wait=settings.max_wait_milliseconds / 1000,
         )
         engine = Engine(model, limits, observer=metrics)

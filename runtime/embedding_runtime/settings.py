@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from embedding_runtime import nim_variables
+from embedding_runtime.engine.model import Pooling
 from embedding_runtime.errors import SettingsError
-from embedding_runtime.models.layout import Pooling
 
 PREFIX = "EMBEDDING_"
 
@@ -58,8 +67,22 @@ def default_cache() -> Path:
     return base / "embedding-runtime"
 
 
+def _is_service_link(field: str) -> bool:
+    return field == "port" and os.environ.get(variable("port"), "").startswith(("tcp://", "udp://"))
+
+
+class _Environment(EnvSettingsSource):
+    """Our own variables, without the one that a Service named "embedding" puts in the place of our port."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        if _is_service_link("port"):
+            values.pop("port", None)
+        return values
+
+
 class Settings(BaseSettings):
-    """Flags win over environment variables, those over defaults. An empty variable counts as absent."""
+    """Flags win over our variables, those over NIM's, those over defaults. An empty variable counts as absent."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", validate_default=True
@@ -100,6 +123,10 @@ class Settings(BaseSettings):
     max_queued_tokens: int = Field(
         default=1_000_000, ge=1, description="Tokens that may wait; beyond that requests get 429 with retry-after."
     )
+    max_queued_requests: int | None = Field(
+        default=None, ge=1, description="Requests that may wait [any number; tokens are what counts]."
+    )
+    max_body_bytes: int = Field(default=128 * 1024 * 1024, ge=1, description="Largest body of a request.")
     request_timeout_seconds: float = Field(default=120, gt=0, description="Longest a request may wait for its answer.")
     drain_timeout_seconds: float = Field(
         default=30, ge=0, description="After SIGTERM, longest time to go on answering requests."
@@ -111,6 +138,17 @@ class Settings(BaseSettings):
     tls_key_file: Path | None = Field(default=None, description="PEM private key of the certificate.")
     log_format: LogFormat = Field(default=LogFormat.TEXT, description=f"{', '.join(LogFormat)}.")
     log_level: LogLevel = Field(default=LogLevel.INFO, description=f"{', '.join(LogLevel)}.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _Environment(settings_cls), nim_variables.NimSource(settings_cls)
 
     @field_validator("model_aliases", mode="before")
     @classmethod
@@ -142,19 +180,37 @@ def flag(field: str) -> str:
     return f"--{field.replace('_', '-')}"
 
 
-def load(**flags: Any) -> Settings:
+def origin(field: str, flags: Mapping[str, Any]) -> str:
+    """Where a setting's value comes from: a flag, an environment variable, or the default."""
+    if flags.get(field) is not None:
+        return flag(field)
+    if os.environ.get(variable(field)) and not _is_service_link(field):
+        return variable(field)
+    found = nim_variables.chosen(field, os.environ)
+    return found[0] if found else "default"
+
+
+def load(flags: Mapping[str, Any]) -> Settings:
     """The settings from flags that are not None and the environment. Raises SettingsError naming the culprit."""
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        settings = Settings(**given)
+        return Settings(**given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        origin = flag(name) if name in given else variable(name)
         message = first["msg"].removeprefix("Value error, ")
-        if not name:
+        if not first["loc"]:
             raise SettingsError(message) from error
-        raise SettingsError(f"{origin} has the unusable value {first['input']!r}: {message}") from error
-    if not settings.model:
-        raise SettingsError("no model is given; use --model DIRECTORY_OR_REPOSITORY (EMBEDDING_MODEL)")
-    return settings
+        culprit = origin(str(first["loc"][0]), given)
+        raise SettingsError(f"{culprit} has the unusable value {first['input']!r}: {message}") from error
+
+
+def warnings() -> list[str]:
+    """What the environment holds that looks like a setting but is none."""
+    known = {variable(name) for name in Settings.model_fields}
+    # Kubernetes describes every Service to every Pod in variables; one named "embedding" uses our prefix.
+    service = re.compile(rf"{PREFIX}(SERVICE_\w+|PORT_\d+_\w+)")
+    ours = (name for name in os.environ if name.startswith(PREFIX))
+    unknown = sorted(name for name in ours if name not in known and not service.fullmatch(name))
+    return [f"{name} is not a setting of this server (embedding-runtime settings lists them)" for name in unknown] + [
+        f"{name} has no effect on this server" for name in nim_variables.without_effect(os.environ)
+    ]

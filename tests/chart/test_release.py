@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from devcluster import Cluster, ClusterSettings
-from tests.chart.helpers import CHART, value_arguments
+from tests.chart.helpers import CHART, REPOSITORY, value_arguments
 from tests.chart.test_rbac import BUDGET
 
 pytestmark = pytest.mark.cluster
@@ -44,8 +44,10 @@ def bare(own_cluster: Cluster) -> Iterator[Cluster]:
         own_cluster.helm("uninstall", release["name"], "--namespace", release["namespace"], "--wait")
     own_cluster.kubectl("delete", "crd", CRD, "--ignore-not-found", "--wait")
     # The garbage collector learns of new kinds every 30 seconds only, too late for a definition that lived for five.
-    children = ("delete", "deployments,services,poddisruptionbudgets", "--selector", "embedding-operator.io/service")
-    own_cluster.kubectl(*children, "--all-namespaces", "--wait")
+    children = ("deployments,services,poddisruptionbudgets", "--selector", "embedding-operator.io/service")
+    granted = ("roles,rolebindings", "--selector", f"app.kubernetes.io/instance={RELEASE}")
+    for left in (children, granted):
+        own_cluster.kubectl("delete", *left, "--all-namespaces", "--wait")
 
 
 def install(cluster: Cluster, values: dict[str, Any] | None = None, chart: Path = CHART, name: str = RELEASE) -> str:
@@ -203,6 +205,32 @@ def test_upgrade_and_roll_back(bare: Cluster, tmp_path: Path) -> None:
     )
 
 
+def test_a_stopping_operator_gives_its_lease_up_and_leaves_in_order(bare: Cluster) -> None:
+    install(bare)
+
+    def holder() -> str:
+        return str((bare.get("lease", RELEASE, NAMESPACE) or {}).get("spec", {}).get("holderIdentity") or "")
+
+    (pod,) = operators(bare)
+    name = pod["metadata"]["name"]
+    bare.wait_until(lambda: holder() == name, "the Pod leads", timeout=30)
+    hold = ("patch", "pod", name, "--namespace", NAMESPACE, "--type=merge", "--patch")
+    bare.kubectl(*hold, '{"metadata": {"finalizers": ["example.com/look"]}}')  # keeps its last status to be read
+    bare.kubectl("scale", f"deployment/{RELEASE}", "--namespace", NAMESPACE, "--replicas=0")
+
+    def ended() -> dict[str, Any]:
+        found: dict[str, Any] = bare.get("pod", name, NAMESPACE) or {}
+        state: dict[str, Any] = found["status"]["containerStatuses"][0]["state"]
+        return state.get("terminated", {})
+
+    try:
+        bare.wait_until(lambda: bool(ended()), "the operator ended", timeout=30)
+        assert ended()["exitCode"] == 0
+        assert holder() == ""
+    finally:
+        bare.kubectl(*hold, '{"metadata": {"finalizers": null}}')
+
+
 def test_uninstall_keeps_the_definition_the_resources_and_what_they_run(bare: Cluster) -> None:
     install(bare)
     bare.apply(service("one", "search"))
@@ -278,3 +306,27 @@ def test_people_with_the_clusters_roles_see_and_edit(bare: Cluster) -> None:
     assert allowed == {"view": ["list"], "edit": ["list", "create", "delete"], "admin": ["list", "create", "delete"]}
     assert not can(bare, "patch", resource, "search", "admin-person", subresource="status")
     assert can(bare, "patch", resource, "search", subresource="status")  # the operator's own
+
+
+def test_a_tenant_installs_with_rights_that_an_administrator_granted(bare: Cluster) -> None:
+    """The way of the chart's README for those who may not write CustomResourceDefinitions or grant rights."""
+    values = {"watchNamespaces": ["search"]}
+    rights = ("templates/rbac-operator.yaml", "templates/rbac-leader-election.yaml")
+    only = [item for template in rights for item in ("--show-only", template)]
+    scope = ("--namespace", NAMESPACE)
+    bare.kubectl("apply", "--server-side", "--filename", str(REPOSITORY / "crds"))
+    bare.kubectl(
+        *("apply", "--filename", "-"),
+        input=bare.helm("template", RELEASE, str(CHART), *scope, *only, *value_arguments(values)).stdout,
+    )
+    bare.kubectl("create", "rolebinding", "tenant", "--clusterrole=admin", "--user=tenant", *scope)
+    tenant = ("--kube-as-user", "tenant")
+    refused = bare.helm("install", RELEASE, str(CHART), *scope, *tenant, *value_arguments(values), check=False)
+    assert refused.returncode != 0
+    assert "forbidden" in refused.stderr
+    bare.helm("uninstall", RELEASE, *scope, *tenant, "--ignore-not-found")
+
+    less = value_arguments(values | {"rbac.create": False, "crds.enabled": False})
+    _explained(bare, "install", RELEASE, str(CHART), *scope, *tenant, "--wait", "--timeout", "60s", *less)
+    bare.apply(service("one", "search"))
+    wait_for_children(bare, "one", "search")

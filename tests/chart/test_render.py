@@ -25,7 +25,7 @@ from tests.chart.helpers import (
 from tools.chart_values import Value, read
 
 VALUES = [value for value in read((CHART / "values.yaml").read_text()) if not value.group]
-ALL_OFF = {value.path: False for value in VALUES if value.default is True} | {"replicaCount": 0}
+ALL_OFF = {value.path: False for value in VALUES if value.default is True} | {"replicaCount": 0, "crds.keep": True}
 COLLECTIONS = [value for value in VALUES if isinstance(value.default, list | dict)]
 
 MATRIX: dict[str, tuple[dict[str, Any], bool]] = {

@@ -248,6 +248,11 @@ def test_the_charts_custom_resource_definition_is_the_published_one() -> None:
     assert render().one("CustomResourceDefinition")["spec"] == published["spec"]
 
 
+def test_a_definition_that_nothing_would_keep_cannot_be_switched_off() -> None:
+    with pytest.raises(RenderError, match=r"first upgrade with crds\.keep=true, then with crds\.enabled=false"):
+        render({"crds.enabled": False, "crds.keep": False})
+
+
 # --- what is refused
 
 

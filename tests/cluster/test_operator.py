@@ -78,13 +78,19 @@ def leader(services: Services) -> str:
     return str((lease or {}).get("spec", {}).get("holderIdentity") or "")
 
 
+def running_operators(services: Services) -> set[str]:
+    pods = services.cluster.objects("pods", OPERATOR_NAMESPACE)
+    return {pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]}
+
+
 def test_the_operator_killed_in_a_rollout_is_succeeded(services: Services) -> None:
     services.apply(service())
     services.wait_ready()
     services.apply(service(model={**service()["spec"]["model"], "aliases": ["after"]}))
     services.wait_reason("RollingOut")
     before = leader(services)
-    services.cluster.kill_container(before, "operator", OPERATOR_NAMESPACE)
+    force = ("--grace-period=0", "--force")
+    services.cluster.kubectl("delete", "pod", before, "--namespace", OPERATOR_NAMESPACE, *force)
     services.wait("another leader", lambda: leader(services) not in ("", before), timeout=40)
     services.wait_ready()
     assert services.client().embeddings.create(model="after", input="a").data
@@ -105,8 +111,10 @@ def test_an_operator_upgrade_restarts_no_pod(services: Services) -> None:
     before = services.existing("deployment")["metadata"]["generation"]
     chart = "charts/embedding-operator"
     release = ("upgrade", "embedding-operator", chart, f"--namespace={OPERATOR_NAMESPACE}", "--reuse-values", "--wait")
+    old = running_operators(services)
     services.cluster.helm(*release, "--set=runtime.image.tag=9.9.9")
     try:
+        services.wait("a new one leads", lambda: leader(services) in running_operators(services) - old)
         services.apply(service(**SUSPENDED, service={"labels": {"seen": "by-the-new-one"}}))
         services.wait(
             "the new operator has been here",

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+settings.register_profile("embedding-operator", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("embedding-operator")  # a busy machine is no fault of the code
 
 Strategy = st.SearchStrategy
 
 names = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
+texts = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\x7f", min_codepoint=32) | st.just("\n"), max_size=8
+)
 label_keys = st.from_regex(r"(example\.com/)?[a-z]([-a-z0-9]{0,10}[a-z0-9])?", fullmatch=True)
 labels = st.dictionaries(label_keys, names, max_size=3)
 quantities = st.from_regex(r"[1-9][0-9]{0,5}(\.[0-9]{1,3})?(m|k|Ki|Mi|Gi)?", fullmatch=True)
@@ -59,7 +66,7 @@ settings = optional(
     cache=caches,
     maxInputTokens=st.integers(1, 8192),
     pooling=st.sampled_from(["Mean", "Cls", "LastToken"]),
-    prompts=optional(query=st.text(max_size=8), passage=st.text(max_size=8)),
+    prompts=optional(query=texts, passage=texts),
 )
 models = st.builds(lambda one, two: {**one, **two}, sources, settings)
 images = st.fixed_dictionaries(
@@ -73,7 +80,7 @@ shared = {
     "startupTimeoutSeconds": st.integers(30, 86400),
     "drainTimeoutSeconds": st.integers(0, 3600),
     "env": st.lists(
-        st.fixed_dictionaries({"name": st.from_regex(r"[A-Z]{1,4}", fullmatch=True), "value": names}),
+        st.fixed_dictionaries({"name": st.from_regex(r"[A-Z]{1,4}", fullmatch=True), "value": texts}),
         max_size=3,
         unique_by=lambda it: it["name"],
     ),
@@ -120,21 +127,60 @@ accelerators = st.one_of(
     st.fixed_dictionaries({"type": st.just("ResourceClaim"), "resourceClaimTemplateName": names}),
 )
 resource_maps = st.dictionaries(st.sampled_from(["cpu", "memory", "ephemeral-storage"]), quantities, max_size=3)
+probes = optional(
+    httpGet=st.fixed_dictionaries(
+        {"port": st.integers(1, 65535)}, optional={"scheme": st.sampled_from(["", "HTTP"]), "host": st.just("")}
+    ),
+    initialDelaySeconds=st.integers(0, 3),
+    timeoutSeconds=st.integers(0, 3),
+    periodSeconds=st.integers(0, 3),
+).filter(lambda probe: "httpGet" in probe)
+within_limits = st.builds(
+    lambda limits, named: {"limits": limits, "requests": {name: limits[name] for name in named if name in limits}},
+    resource_maps,
+    st.sets(st.sampled_from(["cpu", "memory"])),
+)
 containers = st.lists(
     st.fixed_dictionaries(
         {"name": names.filter(lambda name: name != "runtime"), "image": ids},
         optional={
             "securityContext": optional(readOnlyRootFilesystem=st.booleans(), capabilities=st.just({"drop": ["ALL"]})),
             "resources": optional(limits=resource_maps),
+            "stdin": st.booleans(),
+            "tty": st.booleans(),
+            "workingDir": st.sampled_from(["", "/x"]),
+            "imagePullPolicy": st.sampled_from(["", "Always"]),
+            "env": st.lists(
+                st.fixed_dictionaries({"name": st.just("A"), "value": st.sampled_from(["", "x"])}), max_size=1
+            ),
+            "command": st.lists(st.just("x"), max_size=1),
         },
     ),
     max_size=2,
     unique_by=lambda it: it["name"],
 )
+
+
+def _distinct(additions: dict[str, Any]) -> bool:
+    names_of = [{it["name"] for it in additions.get(field, ())} for field in ("initContainers", "sidecars")]
+    return not names_of[0] & names_of[1]
+
+
+sidecars = st.lists(
+    st.fixed_dictionaries(
+        {"name": names.filter(lambda name: name != "runtime"), "image": ids},
+        optional={
+            "readinessProbe": probes,
+            "volumeMounts": st.just([{"name": "tmp", "mountPath": "/x", "readOnly": False, "subPath": ""}]),
+        },
+    ),
+    max_size=1,
+)
+TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "value": "", "effect": ""}
 RESERVED = {"accelerator", "api-keys", "cache", "model", "shm", "tls", "tmp"}
 common = {
     "accelerator": accelerators,
-    "resources": optional(limits=resource_maps, requests=resource_maps),
+    "resources": st.one_of(optional(limits=resource_maps), optional(requests=resource_maps), within_limits),
     "replicas": st.integers(0, 10),
     "rollout": optional(strategy=st.sampled_from(["Auto", "Surge", "MaxUnavailable", "Recreate"])),
     "service": optional(
@@ -145,7 +191,9 @@ common = {
     ),
     "scheduling": optional(
         nodeSelector=labels,
-        tolerations=st.lists(st.just({"key": "nvidia.com/gpu", "operator": "Exists"}), max_size=1),
+        tolerations=st.lists(
+            st.just({"key": "nvidia.com/gpu", "operator": "Exists", "value": "", "effect": ""}), max_size=1
+        ),
         affinity=st.just({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}),
         topologySpreadConstraints=st.lists(
             st.just({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}), max_size=1
@@ -168,8 +216,8 @@ common = {
             unique_by=lambda it: it["name"],
         ),
         initContainers=containers,
-        sidecars=containers,
-    ),
+        sidecars=sidecars,
+    ).filter(_distinct),
     "disruptionBudget": optional(enabled=st.booleans(), maxUnavailable=st.one_of(st.integers(0, 5), st.just("50%"))),
     "networkPolicy": optional(enabled=st.booleans(), allowFrom=st.lists(st.just({"podSelector": {}}), max_size=1)),
     "monitoring": optional(

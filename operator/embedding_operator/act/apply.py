@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedding_operator.act.difference import differences
@@ -35,6 +35,21 @@ class Change:
     name: str
     fields: tuple[str, ...] = ()
     """Paths that differed, for an update."""
+    live: Mapping[str, Any] | None = None
+    """The object after the write; None after a deletion. What is judged next must not be older than this."""
+
+
+def after(snapshot: Snapshot, changes: Iterable[Change]) -> Snapshot:
+    """The snapshot with the children as they are after `changes`."""
+    children = dict(snapshot.children)
+    for change in changes:
+        if change.live is not None:
+            children[_key(change.live)] = change.live
+        else:
+            gone = [key for key in children if key[1:] == (change.kind, change.name)]
+            for key in gone:
+                del children[key]
+    return replace(snapshot, children=children)
 
 
 def _key(body: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -107,8 +122,8 @@ class Applier:
         try:
             if live is None:
                 # Without force: should somebody create the same name in this moment, that is a conflict, not ours.
-                await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=False)
-                return Change("created", body["kind"], name)
+                created = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=False)
+                return Change("created", body["kind"], name, live=created)
             fields = tuple(differences(body, live))
             stamp = body["metadata"]["annotations"][APPLIED_ANNOTATION]
             uid, version = live["metadata"]["uid"], live["metadata"]["resourceVersion"]
@@ -120,7 +135,7 @@ class Applier:
             answer = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=True)
             if any(differences(body, answer)):
                 self._seen_equal[uid] = (stamp, answer["metadata"]["resourceVersion"])
-            return Change("updated", body["kind"], name, fields)
+            return Change("updated", body["kind"], name, fields, answer)
         except ClusterError as error:
             raise self._consequence(error, f"{body['kind']}/{name}") from error
 

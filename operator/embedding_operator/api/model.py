@@ -12,7 +12,8 @@ from .common import ClaimReference, Name, RelativePath, SecretKeyReference
 from .quantity import Quantity
 
 ModelId = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$")]
-Prompt = Annotated[str, Field(max_length=4096)]
+Prompt = Annotated[str, Field(max_length=4096, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")]
+"""Any text without control characters, which no environment variable should carry; lines and tabs are fine."""
 
 
 class Pooling(StrEnum):

@@ -146,6 +146,10 @@ class NimRuntime(ApiModel):
     profile: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     """Model profile (NIM_MODEL_PROFILE). Default: the NIM chooses one for the GPU."""
 
+    run_as_user: Annotated[int, Field(ge=1, le=2147483647)] | None = None
+    """User id of the container, for images whose own user is a name: Kubernetes then cannot tell that it is not root
+    and refuses to start it. NVIDIA's operator uses 1000. Default: the image's own user."""
+
     shared_memory_size_limit: Quantity | None = None
     """Size limit of /dev/shm, which counts against the memory limit. Default: what the node allows."""
 
@@ -220,4 +224,4 @@ class RuntimeSpec(ApiModel):
     """ServiceAccount of the Pods; its token is not mounted. Default: the namespace's default ServiceAccount."""
 
     tls: Tls | None = None
-    """Serve HTTPS with this certificate. Default: plain HTTP inside the cluster."""
+    """Serve HTTPS with this certificate. NIM images know it from 2.0 on. Default: plain HTTP inside the cluster."""

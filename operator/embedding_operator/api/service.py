@@ -12,14 +12,14 @@ from .autoscaling import Autoscaling
 from .base import ApiModel, Rule
 from .constants import API_VERSION, KIND, MAX_NAME_LENGTH
 from .model import ModelSpec
+from .monitoring import Monitoring
+from .pod_template import PodTemplateAdditions
 from .runtime import BundledRuntime, RuntimeSpec, RuntimeType
 from .status import EmbeddingServiceStatus
 from .workload import (
     Authentication,
     DisruptionBudget,
-    Monitoring,
     NetworkPolicySettings,
-    PodTemplateAdditions,
     Resources,
     Rollout,
     Scheduling,

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from .base import ApiModel, Rule, Schema
-from .borrowed import Affinity, Container, NetworkPolicyPeer, Toleration, TopologySpreadConstraint, Volume, VolumeMount
+from .borrowed import Affinity, NetworkPolicyPeer, Toleration, TopologySpreadConstraint
 from .common import Annotations, Labels, Name
-from .constants import CONTAINER_NAME, GROUP, RESERVED_MOUNT_PATHS, RESERVED_VOLUMES
-from .quantity import Quantity
+from .quantity import ResourceQuantity, amount
 
 ATOMIC = Schema({"x-kubernetes-list-type": "atomic"})
 
 
-def map_list(*keys: str) -> Schema:
-    """A list whose entries are told apart by `keys`."""
-    return Schema({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)})
+COMPARED_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 
 class Resources(ApiModel):
     """Compute resources of the runtime container. The accelerator is not named here."""
 
-    limits: Annotated[dict[str, Quantity], Field(max_length=32)] = {}
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            # A fixed list of names, because comparing every entry would exceed the cost that the API server allows.
+            cel=f"!has(self.requests) || !has(self.limits) || {list(COMPARED_RESOURCES)!r}.all(name, "
+            "!(name in self.requests) || !(name in self.limits) || "
+            "quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
+            message="requests must not be larger than limits",
+            holds=lambda it: all(
+                amount(it.requests[name]) <= amount(it.limits[name])
+                for name in COMPARED_RESOURCES
+                if name in it.requests and name in it.limits
+            ),
+        ),
+    )
+
+    limits: Annotated[dict[str, ResourceQuantity], Field(max_length=32)] = {}
     """Most of each resource that the container may use."""
 
-    requests: Annotated[dict[str, Quantity], Field(max_length=32)] = {}
+    requests: Annotated[dict[str, ResourceQuantity], Field(max_length=32)] = {}
     """What the scheduler reserves of each resource. Default: the limit."""
 
 
@@ -113,84 +124,6 @@ class Scheduling(ApiModel):
     """Scheduler of the Pods. Default: the cluster's default scheduler."""
 
 
-def _privileged(containers: Iterable[dict[str, Any]]) -> bool:
-    return any((container.get("securityContext") or {}).get("privileged") for container in containers)
-
-
-def _names(entries: Iterable[dict[str, Any]]) -> set[str]:
-    return {str(entry.get("name")) for entry in entries}
-
-
-_UNPRIVILEGED = "!has(self.{0}) || self.{0}.all(c, !has(c.securityContext) || !has(c.securityContext.privileged) || !c.securityContext.privileged)"  # noqa: E501
-_NOT_RUNTIME = f"!has(self.{{0}}) || self.{{0}}.all(c, c.name != '{CONTAINER_NAME}')"
-
-
-class PodTemplateAdditions(ApiModel):
-    """Additions to the Pod template. They never override what the operator renders."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.volumes) || self.volumes.all(v, !has(v.hostPath))",
-            message="hostPath volumes are refused; use a PersistentVolumeClaim",
-            holds=lambda it: not any("hostPath" in volume for volume in it.volumes),
-        ),
-        Rule(
-            cel=f"!has(self.volumes) || self.volumes.all(v, !(v.name in {list(RESERVED_VOLUMES)!r}))",
-            message=f"volume names {', '.join(RESERVED_VOLUMES)} are the operator's; use another",
-            holds=lambda it: not _names(it.volumes) & set(RESERVED_VOLUMES),
-        ),
-        Rule(
-            cel="!has(self.volumeMounts) || "
-            f"self.volumeMounts.all(m, !(m.mountPath in {list(RESERVED_MOUNT_PATHS)!r}))",
-            message=f"mount paths {', '.join(RESERVED_MOUNT_PATHS)} are the operator's; use another",
-            holds=lambda it: all(mount.get("mountPath") not in RESERVED_MOUNT_PATHS for mount in it.volume_mounts),
-        ),
-        Rule(
-            cel=_UNPRIVILEGED.format("initContainers"),
-            message="privileged init containers are refused; drop securityContext.privileged",
-            holds=lambda it: not _privileged(it.init_containers),
-        ),
-        Rule(
-            cel=_UNPRIVILEGED.format("sidecars"),
-            message="privileged sidecars are refused; drop securityContext.privileged",
-            holds=lambda it: not _privileged(it.sidecars),
-        ),
-        Rule(
-            cel=_NOT_RUNTIME.format("initContainers"),
-            message=f"the container name {CONTAINER_NAME} is the operator's; use another",
-            holds=lambda it: CONTAINER_NAME not in _names(it.init_containers),
-        ),
-        Rule(
-            cel=_NOT_RUNTIME.format("sidecars"),
-            message=f"the container name {CONTAINER_NAME} is the operator's; use another",
-            holds=lambda it: CONTAINER_NAME not in _names(it.sidecars),
-        ),
-        Rule(
-            cel=f"!has(self.labels) || self.labels.all(key, !key.startsWith('{GROUP}/'))",
-            message=f"labels that begin with {GROUP}/ are the operator's; use another prefix",
-            holds=lambda it: not any(key.startswith(f"{GROUP}/") for key in it.labels),
-        ),
-    )
-
-    labels: Labels = {}
-    """Further labels of the Pods."""
-
-    annotations: Annotations = {}
-    """Annotations of the Pods."""
-
-    volumes: Annotated[tuple[Volume, ...], Field(max_length=32), map_list("name")] = ()
-    """Further volumes. hostPath is refused."""
-
-    volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=32), map_list("mountPath")] = ()
-    """Further mounts of the runtime container."""
-
-    init_containers: Annotated[tuple[Container, ...], Field(max_length=8), map_list("name")] = ()
-    """Containers that run before the runtime starts. They get the runtime's security context where they state none."""
-
-    sidecars: Annotated[tuple[Container, ...], Field(max_length=8), map_list("name")] = ()
-    """Containers beside the runtime. They get the runtime's security context where they state none."""
-
-
 class DisruptionBudget(ApiModel):
     """The PodDisruptionBudget of the Pods."""
 
@@ -218,52 +151,6 @@ class NetworkPolicySettings(ApiModel):
 
     allow_from: Annotated[tuple[NetworkPolicyPeer, ...], Field(max_length=64), ATOMIC] = ()
     """Who may reach the API. With none, only the operator and the kubelet may."""
-
-
-class ServiceMonitorSettings(ApiModel):
-    """A ServiceMonitor for the Prometheus operator, which must be installed."""
-
-    enabled: bool = False
-    """Create the ServiceMonitor."""
-
-    labels: Labels = {}
-    """Labels by which Prometheus selects the ServiceMonitor."""
-
-    interval: Annotated[str, Field(max_length=16, pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$")] = "30s"
-    """Time between two scrapes, such as 30s or 1m."""
-
-
-class Alerts(ApiModel):
-    """A PrometheusRule for the Prometheus operator, which must be installed."""
-
-    enabled: bool = False
-    """Create the PrometheusRule."""
-
-    labels: Labels = {}
-    """Labels by which Prometheus selects the PrometheusRule."""
-
-
-class Dashboard(ApiModel):
-    """A ConfigMap with a Grafana dashboard, for Grafana's dashboard sidecar."""
-
-    enabled: bool = False
-    """Create the ConfigMap."""
-
-    labels: Labels = {"grafana_dashboard": "1"}
-    """Labels by which the sidecar selects the ConfigMap."""
-
-
-class Monitoring(ApiModel):
-    """Objects for Prometheus and Grafana."""
-
-    service_monitor: ServiceMonitorSettings = ServiceMonitorSettings()
-    """Scrape the runtime's metrics."""
-
-    alerts: Alerts = Alerts()
-    """Alert on what users would notice."""
-
-    dashboard: Dashboard = Dashboard()
-    """Show what the runtime does."""
 
 
 class VectorSpace(ApiModel):

@@ -39,6 +39,16 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def identity_of_operator(settings: Settings) -> OperatorIdentity:
+    """What rendering needs to know of an operator with these settings."""
+    defaults = RuntimeDefaults(
+        settings.runtime_image,
+        settings.runtime_image_pull_policy or "IfNotPresent",
+        settings.runtime_image_pull_secrets,
+    )
+    return OperatorIdentity(settings.namespace, POD_LABELS, defaults)
+
+
 class Operator:
     """One replica of the operator. `run` returns after SIGTERM or SIGINT, with the Lease given up."""
 
@@ -49,6 +59,7 @@ class Operator:
         self.known: set[Key] = set()
         self._leading = False
         self._watching = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
         lease_cluster = ClusterClient(lease_api, count=self.metrics.count_api_request, timeout=REQUEST_SECONDS)
         self.leadership = Leadership(
@@ -65,15 +76,7 @@ class Operator:
             cluster=self.cluster,
             observer=Observer(self.cluster, self.endpoints, utc_now),
             applier=Applier(self.cluster),
-            operator=OperatorIdentity(
-                settings.namespace,
-                POD_LABELS,
-                RuntimeDefaults(
-                    settings.runtime_image,
-                    settings.runtime_image_pull_policy or "IfNotPresent",
-                    settings.runtime_image_pull_secrets,
-                ),
-            ),
+            operator=identity_of_operator(settings),
             queue=self.queue,
             metrics=self.metrics,
             rhythm=Rhythm(settings.poll_seconds, settings.progress_seconds),
@@ -87,17 +90,14 @@ class Operator:
         self.metrics.services.set_function(lambda: len(self.known))
 
     async def run(self) -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        self._stop_on_signals()
         health = Health(alive=self._alive, ready=lambda: None if self._watching.is_set() else "not watching yet")
         server = await serve(self.metrics, health, host=self.settings.host, port=self.settings.port)
         tasks = [
             asyncio.create_task(self._watch(), name="watch"),
             asyncio.create_task(self._resync(), name="resync"),
             asyncio.create_task(self.leadership.run(), name="leadership"),
-            asyncio.create_task(stop.wait(), name="stop"),
+            asyncio.create_task(self._stopping.wait(), name="stop"),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -108,11 +108,16 @@ class Operator:
             log.info("stopping")
         finally:
             await self._stop_workers()
+            # One by one, the watch first: kopf cancels whatever began after it, even the giving up of the Lease.
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(task, return_exceptions=True)
             await self.endpoints.aclose()
             await server.cleanup()
+
+    def _stop_on_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
 
     # What to look at ------------------------------------------------------------------------------------------------
 
@@ -138,6 +143,8 @@ class Operator:
 
         async def mark() -> None:
             await ready.wait()
+            # kopf has just taken the signals: it would stop its own tasks, wait 5 s for ours, and only then return.
+            self._stop_on_signals()
             self._watching.set()
             where = ", ".join(namespaces) or "all namespaces"
             log.info("watching EmbeddingServices in %s", where)

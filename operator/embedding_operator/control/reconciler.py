@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from embedding_operator.act import events
-from embedding_operator.act.apply import Applier, Change
+from embedding_operator.act.apply import Applier, Change, after
 from embedding_operator.act.status import write_status
 from embedding_operator.api import EmbeddingService, parse
 from embedding_operator.api.constants import RUNTIME_PORT
@@ -139,6 +139,7 @@ class Reconciler:
         if service is not None:
             try:
                 changes = await self._act(service, snapshot)
+                snapshot = after(snapshot, changes)
                 applied = APPLIED
             except OperatorError as error:
                 blocked = consequence(error)

@@ -97,10 +97,9 @@ def progressing(facts: Facts) -> Verdict:
         return Verdict(Truth.FALSE, Reason.DEADLINE_EXCEEDED, f"{rollout.message or 'no progress in time'}{cause}")
     if not rollout.complete:
         old = max(0, rollout.total - rollout.updated)
-        text = (
-            f"{rollout.updated} of {rollout.desired} Pods have the current template, {rollout.available} are available"
-        )
-        return Verdict(Truth.TRUE, Reason.ROLLING_OUT, f"{text}, {old} old remain" if old else text)
+        text = f"{rollout.updated} of {rollout.desired} Pods have the current template"
+        rest = f"{old} old remain" if old else f"{rollout.available} are available"
+        return Verdict(Truth.TRUE, Reason.ROLLING_OUT, f"{text}, {rest}")
     return Verdict(Truth.FALSE, Reason.ROLLED_OUT, "every Pod has the current template")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from embedding_operator.api import EmbeddingService
 
@@ -14,6 +14,8 @@ from .prometheus_rule import pod_matchers
 
 Json = dict[str, Any]
 
+UID_LENGTH: Final = 40
+"""The longest uid Grafana takes."""
 _WIDTH, _HEIGHT, _COLUMNS = 8, 8, 3
 
 
@@ -98,7 +100,7 @@ def dashboard(service: EmbeddingService) -> Child:
 
 def _dashboard(service: EmbeddingService) -> Json:
     return {
-        "uid": service.metadata.uid or f"{service.namespace}-{service.name}",
+        "uid": (service.metadata.uid or f"{service.namespace}-{service.name}")[:UID_LENGTH],
         "title": f"Embeddings / {service.namespace} / {service.name}",
         "tags": ["embedding-operator"],
         "schemaVersion": 39,

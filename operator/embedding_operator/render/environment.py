@@ -10,7 +10,7 @@ from embedding_operator.api.model import HuggingFaceSource, ModelSpec
 from embedding_operator.api.runtime import OWNED_VARIABLES, NimRuntime
 
 from . import volumes
-from .quantities import CORE, normalised
+from .borrowed import CORE, normalised
 
 Variable = dict[str, Any]
 
@@ -88,9 +88,11 @@ def _hub_token(source: HuggingFaceSource | None) -> list[Variable]:
 
 
 def _nim(service: EmbeddingService, nim: NimRuntime) -> list[Variable]:
-    """What NVIDIA's own operator gives its images, and the names of TLS files from NIM 2.x on."""
+    """What NVIDIA's own operator gives its images, and names for the model in the spelling of NIM 1.x and of 2.2."""
     model, tls = service.spec.model, service.spec.runtime.tls
-    named = model is not None and (model.id is not None or bool(model.aliases))
+    names = None
+    if model is not None and (model.id is not None or model.aliases):
+        names = ",".join((service.served_model_id, *model.aliases))
     values: dict[str, str | int | None] = {
         "NIM_CACHE_PATH": volumes.NIM_CACHE_PATH,
         "NIM_SERVER_PORT": RUNTIME_PORT,
@@ -98,7 +100,8 @@ def _nim(service: EmbeddingService, nim: NimRuntime) -> list[Variable]:
         "NIM_JSONL_LOGGING": 1,
         "NIM_LOG_LEVEL": "INFO",
         "NIM_MODEL_PROFILE": nim.profile,
-        "NIM_SERVED_MODEL_NAME": ",".join((service.served_model_id, *model.aliases)) if model and named else None,
+        "NIM_SERVED_MODEL_NAME": names,
+        "NIM_SERVER_SERVED_MODEL_NAME": names,
         "NIM_TLS_CERT_PATH": f"{volumes.TLS_PATH}/tls.crt" if tls else None,
         "NIM_TLS_KEY_PATH": f"{volumes.TLS_PATH}/tls.key" if tls else None,
     }
@@ -107,7 +110,9 @@ def _nim(service: EmbeddingService, nim: NimRuntime) -> list[Variable]:
 
 
 def _plain(values: dict[str, str | int | None]) -> list[Variable]:
-    return [{"name": name, "value": str(value)} for name, value in values.items() if value is not None]
+    """Variables by name. An empty value is stored as none at all; either way the variable is set, and empty."""
+    set_ = [{"name": name, "value": str(value)} for name, value in values.items() if value is not None]
+    return [normalised(variable, CORE + "EnvVar") for variable in set_]
 
 
 def _from_secret(variable: str, name: str, key: str) -> Variable:

@@ -9,10 +9,10 @@ from embedding_operator.api import Autoscaling, EmbeddingService
 from embedding_operator.api.constants import UTILIZATION_METRIC
 from embedding_operator.api.quantity import canonical
 
+from .borrowed import AUTOSCALING, normalised
 from .context import Child
 from .inventory import DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, child_name
 from .metadata import child
-from .quantities import AUTOSCALING, normalised
 
 DEFAULT_BEHAVIOR: Final[dict[str, Any]] = {
     "scaleUp": {

@@ -7,9 +7,12 @@ from typing import Any
 from embedding_operator.api import EmbeddingService
 from embedding_operator.api.constants import PORT_NAME
 
+from .borrowed import NETWORKING, normalised
 from .context import Child, RenderContext
 from .inventory import NETWORK_POLICY
 from .metadata import child, selector
+
+PEER = NETWORKING + "NetworkPolicyPeer"
 
 
 def network_policy(service: EmbeddingService, context: RenderContext) -> Child:
@@ -30,7 +33,7 @@ def network_policy(service: EmbeddingService, context: RenderContext) -> Child:
             "policyTypes": ["Ingress"],
             "ingress": [
                 {
-                    "from": [*service.spec.network_policy.allow_from, operator],
+                    "from": [*(normalised(peer, PEER) for peer in service.spec.network_policy.allow_from), operator],
                     "ports": [{"port": PORT_NAME, "protocol": "TCP"}],
                 }
             ],

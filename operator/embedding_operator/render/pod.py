@@ -7,12 +7,12 @@ from typing import Any, Final
 from embedding_operator.api import AcceleratorType, EmbeddingService
 from embedding_operator.api.constants import CONTAINER_NAME, PORT_NAME, RUNTIME_PORT
 
+from .borrowed import CORE, normalised
 from .context import RenderContext
 from .environment import arguments, environment
 from .images import image_reference, pull_policy, pull_secrets
 from .metadata import labels, selector
 from .probes import PRE_STOP_SECONDS, probes, termination_grace_period_seconds
-from .quantities import CORE, normalised
 from .volumes import mounted
 
 Json = dict[str, Any]
@@ -69,7 +69,7 @@ def _runtime(service: EmbeddingService, context: RenderContext) -> Json:
         ],
         **probes(service),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
-        "securityContext": _container_security(read_only_root=not spec.is_nim),
+        "securityContext": _runtime_security(service),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     return {key: value for key, value in container.items() if value not in (None, [], {})}
@@ -108,6 +108,12 @@ def _container_security(*, read_only_root: bool) -> Json:
     """NVIDIA's images write below their own root, so only the bundled runtime's is read-only."""
     context: Json = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     return {**context, "readOnlyRootFilesystem": True} if read_only_root else context
+
+
+def _runtime_security(service: EmbeddingService) -> Json:
+    nim = service.spec.runtime.nim
+    context = _container_security(read_only_root=nim is None)
+    return context if nim is None or nim.run_as_user is None else {**context, "runAsUser": nim.run_as_user}
 
 
 def _guarded(containers: tuple[Json, ...]) -> list[Json]:

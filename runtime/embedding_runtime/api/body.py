@@ -1,37 +1,66 @@
-"""Reading request bodies within limits."""
+"""Reading request bodies within limits: of one body, and of all bodies held at a time."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from starlette.requests import ClientDisconnect, Request
 
-from embedding_runtime.api.errors import ApiError
+from embedding_runtime.api.errors import ApiError, unavailable
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body. Raises ApiError 413 before more than `limit` bytes are held, 415 for what is not JSON."""
-    _check_content_type(request)
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+class BodyReader:
+    """Reads bodies of at most `limit` bytes each, and `total` bytes of all requests in progress together."""
 
+    def __init__(self, limit: int, total: int) -> None:
+        self._limit = limit
+        self._total = total
+        self._held = 0
 
-def _too_large(limit: int) -> ApiError:
-    return ApiError(
-        413, f"the body is larger than {limit} bytes; send fewer inputs per request", headers={"connection": "close"}
-    )
+    @asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[bytes]:
+        """The body, accounted for until the block ends.
+
+        Raises ApiError: 415 for what is not JSON, 413 before more than the limit is held, 429 when all together are too
+        much; ClientDisconnect when the client hangs up.
+        """
+        _check_content_type(request)
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self._limit:
+            raise self._too_large()
+        held = 0
+        try:
+            chunks: list[bytes] = []
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk = message.get("body", b"")
+                held += len(chunk)
+                self._held += len(chunk)
+                if held > self._limit:
+                    raise self._too_large()
+                if self._held > self._total:
+                    raise unavailable(
+                        "too many large bodies are being received; try again later", 1, status=429,
+                        kind="overloaded_error", headers={"connection": "close"},
+                    )  # fmt: skip
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    break
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            del chunks
+            yield body
+        finally:
+            self._held -= held
+
+    def _too_large(self) -> ApiError:
+        return ApiError(
+            413,
+            f"the body is larger than {self._limit} bytes; send fewer inputs per request",
+            headers={"connection": "close"},
+        )
 
 
 def _check_content_type(request: Request) -> None:

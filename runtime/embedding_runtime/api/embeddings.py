@@ -1,23 +1,25 @@
-"""POST /v1/embeddings: from a body to vectors, keeping the event loop free."""
+"""The POST routes: from a body to vectors, keeping the event loop free."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from embedding_runtime.api.body import read_body
+from embedding_runtime.api.body import BodyReader
+from embedding_runtime.api.connection import until_disconnect
 from embedding_runtime.api.errors import from_engine
+from embedding_runtime.api.keys import Gate
 from embedding_runtime.api.resolve import Job, resolve
-from embedding_runtime.api.schema import EmbeddingRequest, parse
+from embedding_runtime.api.schema import EmbeddingRequest, NugenRequest, parse
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Embedded, Engine
 from embedding_runtime.engine.errors import EngineError
@@ -34,79 +36,84 @@ _INLINE_VALUES = 16_384
 
 @dataclass(frozen=True, slots=True)
 class ApiLimits:
-    """Bounds of requests: bytes of a body, seconds until an answer."""
+    """Bounds of requests: bytes of one body and of all bodies in progress, seconds until an answer."""
 
     body_bytes: int = 128 * 1024 * 1024
+    all_bodies_bytes: int = 512 * 1024 * 1024
     request_timeout: float = 120.0
 
 
 class EmbeddingHandler:
     """Serves the embedding routes of one server."""
 
-    def __init__(self, state: ServiceState, metrics: Metrics, limits: ApiLimits) -> None:
+    def __init__(self, state: ServiceState, metrics: Metrics, gate: Gate, limits: ApiLimits) -> None:
         self._state = state
         self._metrics = metrics
-        self._limits = limits
+        self._gate = gate
+        self._timeout = limits.request_timeout
+        self._bodies = BodyReader(limits.body_bytes, limits.all_bodies_bytes)
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="tokenise")
 
     async def embeddings(self, request: Request) -> Response:
         """The route of OpenAI and NIM."""
-        engine = self._state.require_engine()
-        body = await read_body(request, self._limits.body_bytes)
-        parsed = await self._off_loop(len(body), _INLINE_CHARACTERS, lambda: parse(body))
-        job = resolve(parsed, self._state.names, engine.model.identity)
-        items, embedded = await self._run(request, engine, job)
-        tokens = self._count(job, items)
-        name = self._state.served_name
-        return await self._respond(
-            job, embedded, lambda values: list_answer(values, job.encoding, model=name, tokens=tokens), engine
-        )
+        async with self._job(request, EmbeddingRequest) as (engine, job):
+            tokens, embedded = await self._run(request, engine, job)
+            name = self._state.served_name
+            return await self._respond(
+                job, embedded, lambda values: list_answer(values, job.encoding, model=name, tokens=tokens), engine
+            )
 
     async def nugen(self, request: Request) -> Response:
         """The route of Nugen's API: float vectors only, fewer fields, another envelope."""
-        engine = self._state.require_engine()
-        body = await read_body(request, self._limits.body_bytes)
-        parsed = parse(body)
-        reduced = EmbeddingRequest(model=parsed.model, input=parsed.input, dimensions=parsed.dimensions)
-        job = resolve(reduced, self._state.names, engine.model.identity)
-        items, embedded = await self._run(request, engine, job)
-        tokens = self._count(job, items)
-        answer_id = f"embed-{secrets.token_hex(12)}"
-        return await self._respond(
-            job, embedded,
-            lambda values: nugen_answer(
-                values, answer_id=answer_id, model=self._state.served_name, created=time.time(), tokens=tokens
-            ),
-            engine,
-        )  # fmt: skip
-
-    async def _run(self, request: Request, engine: Engine, job: Job) -> tuple[list[Item], Embedded]:
-        """Tokenise and embed, giving up when the client hangs up."""
-        model = engine.model
-        began = time.perf_counter()
-        engine.announce()
-        try:
-            items = await self._off_loop(
-                sum(map(len, job.texts)),
-                _INLINE_CHARACTERS,
-                lambda: model.prepare(job.texts, job.input_type, job.truncation),
+        async with self._job(request, NugenRequest) as (engine, job):
+            tokens, embedded = await self._run(request, engine, job)
+            name, created, answer_id = self._state.served_name, time.time(), f"embed-{secrets.token_hex(12)}"
+            return await self._respond(
+                job,
+                embedded,
+                lambda values: nugen_answer(values, answer_id=answer_id, model=name, created=created, tokens=tokens),
+                engine,
             )
-        except InputTooLongError as error:
+
+    @asynccontextmanager
+    async def _job(
+        self, request: Request, schema: type[EmbeddingRequest] | type[NugenRequest]
+    ) -> AsyncIterator[tuple[Engine, Job]]:
+        """The engine and what it must do for a request. The body stays accounted for until the block ends."""
+        engine = self._state.require_engine()
+        async with self._bodies.read(request) as body:
+            parsed = await self._off_loop(len(body), _INLINE_CHARACTERS, lambda: parse(body, schema))
+            yield engine, resolve(parsed, self._state.names, engine.model.identity)
+
+    async def _run(self, request: Request, engine: Engine, job: Job) -> tuple[int, Embedded]:
+        """Tokenise and embed, giving up when the client hangs up: the tokens used, and the vectors."""
+        engine.announce()
+        announced = True
+        try:
+            items = await self._prepare(engine, job)
+            tokens = sum(item.tokens for item in items)
+            self._gate.spend_tokens(request.scope.get("client_name"), tokens)
+            announced = False
+            work = engine.submit(items, job.lane, self._timeout, announced=True)
+            embedded = await until_disconnect(request, work)
+        except (EngineError, InputTooLongError) as error:
             raise from_engine(error) from error
         finally:
-            engine.withdraw()
-        self._metrics.stage_seconds.labels("tokenise").observe(time.perf_counter() - began)
-        try:
-            work = engine.submit(items, job.lane, self._limits.request_timeout)
-            return items, await until_disconnect(request, work)
-        except EngineError as error:
-            raise from_engine(error) from error
-
-    def _count(self, job: Job, items: list[Item]) -> int:
-        tokens = sum(item.tokens for item in items)
+            if announced:
+                engine.withdraw()
         self._metrics.tokens.labels(job.input_type or "none").inc(tokens)
         self._metrics.inputs.labels("text").inc(len(items))
-        return tokens
+        return tokens, embedded
+
+    async def _prepare(self, engine: Engine, job: Job) -> list[Item]:
+        began = time.perf_counter()
+        items = await self._off_loop(
+            sum(map(len, job.texts)),
+            _INLINE_CHARACTERS,
+            lambda: engine.model.prepare(job.texts, job.input_type, job.truncation),
+        )
+        self._metrics.stage_seconds.labels("tokenise").observe(time.perf_counter() - began)
+        return items
 
     async def _respond(self, job: Job, embedded: Embedded, encode: Callable[[Any], bytes], engine: Engine) -> Response:
         began = time.perf_counter()
@@ -129,25 +136,3 @@ class EmbeddingHandler:
         if size <= inline:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-
-async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, cancelled when the client hangs up first. Raises ClientDisconnect then."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        for future in (task, gone):
-            if not future.done():
-                future.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await future
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -42,9 +42,18 @@ class ApiError(Exception):
         self.headers = headers or {}
 
 
-def unavailable(message: str, retry_after: float = 1.0, *, status: int = 503, kind: str | None = None) -> ApiError:
+def unavailable(
+    message: str,
+    retry_after: float = 1.0,
+    *,
+    status: int = 503,
+    kind: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> ApiError:
     """A refusal that passes by itself; clients may try again after `retry_after` seconds."""
-    return ApiError(status, message, kind=kind, headers={"retry-after": retry_after_header(retry_after)})
+    return ApiError(
+        status, message, kind=kind, headers={"retry-after": retry_after_header(retry_after), **(headers or {})}
+    )
 
 
 def retry_after_header(seconds: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from embedding_runtime.api.errors import ApiError, shown
-from embedding_runtime.api.schema import EmbeddingRequest
+from embedding_runtime.api.schema import EmbeddingRequest, NugenRequest
 from embedding_runtime.engine.model import InputType, ModelIdentity, Truncation
 from embedding_runtime.engine.policy import Lane
 from embedding_runtime.outputs.encode import EncodingFormat
@@ -28,11 +28,13 @@ class Job:
     lane: Lane
 
 
-def resolve(request: EmbeddingRequest, names: Sequence[str], identity: ModelIdentity) -> Job:
+def resolve(request: EmbeddingRequest | NugenRequest, names: Sequence[str], identity: ModelIdentity) -> Job:
     """What to do for a request. `names` are the served id and its aliases.
 
     Raises ApiError: 404 for an unknown model, 400 for what the model cannot do and for blank inputs.
     """
+    if isinstance(request, NugenRequest):
+        request = EmbeddingRequest(model=request.model, input=request.input, dimensions=request.dimensions)
     suffix = _check_model(request.model, names)
     input_type = suffix or (InputType(request.input_type) if request.input_type else None)
     kind = EmbeddingType(request.embedding_type or "float")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema
@@ -12,6 +13,10 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from embedding_runtime.api.errors import ApiError, shown
 
 MAX_INPUTS = 8192
+# More than any valid request has: inputs, their modalities, and room for fields that are ignored.
+_MAX_VALUES = 8 * MAX_INPUTS
+_SMALL_BODY = 1024 * 1024
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _MODALITIES = ("text", "image", "text_image")
 _ENUMS = {
     "input_type": ("query", "passage"),
@@ -108,8 +113,22 @@ class EmbeddingRequest(BaseModel):
     user: str | None = Field(None, description="Accepted and ignored.")
 
 
-def parse(body: bytes) -> EmbeddingRequest:
+class NugenRequest(BaseModel):
+    """The request of Nugen's route. Its other fields are ignored."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    model: str = Field(description="The served model's id or an alias.")
+    input: Input = Field(description="One text, or up to 8192 of them.")
+    dimensions: int | None = Field(None, description="Size of the vectors, for models trained to be cut.")
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def parse(body: bytes, schema: type[R]) -> R:
     """The request in a body. Raises ApiError 400 with the field and what is wrong with it."""
+    _check_structure(body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -117,11 +136,26 @@ def parse(body: bytes) -> EmbeddingRequest:
     if not isinstance(value, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_json")
     try:
-        return EmbeddingRequest.model_validate(value)
+        return schema.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         param = str(first["loc"][0])
         raise ApiError(400, _message(param, first), param=param) from error
+
+
+def _check_structure(body: bytes) -> None:
+    """Refuse a large body of countless tiny values before parsing: each would take fifty times its bytes in memory."""
+    if len(body) <= _SMALL_BODY:
+        return
+    values = end = 0
+    for string in _STRING.finditer(body):
+        values += 1 + body.count(b",", end, string.start()) + body.count(b"[", end, string.start())
+        end = string.end()
+        if values > _MAX_VALUES:
+            break
+    values += body.count(b",", end) + body.count(b"[", end) if values <= _MAX_VALUES else 0
+    if values > _MAX_VALUES:
+        raise ApiError(400, f"the body has too many values; at most {MAX_INPUTS} inputs are allowed", param="input")
 
 
 def _json_reason(error: orjson.JSONDecodeError) -> str:
@@ -145,8 +179,3 @@ def _message(name: str, error: ErrorDetails) -> str:
             return f"{name} must be an integer"
         case _:
             return f"{name}: {error['msg']}"
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of the request, for the OpenAPI description."""
-    return EmbeddingRequest.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -1,20 +1,20 @@
-"""Listening, signals and draining around the application."""
+"""Signals, draining, certificates and the end of the process around the application."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
-import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from embedding_runtime.api.listening import check_certificate
+from embedding_runtime.api.protocol import ConnectionLimits, bounded_protocol
 from embedding_runtime.api.state import ServiceState
-from embedding_runtime.errors import EngineFailedError, FatalError, ListenError
+from embedding_runtime.errors import EngineFailedError, FatalError, SettingsError
 
 # While draining, requests that were on their way still arrive: leave only after a quiet moment.
 _QUIET_SECONDS = 1.0
@@ -27,51 +27,10 @@ class ServerSettings:
 
     drain_timeout: float = 30.0
     keep_alive: int = 75
-    tls_certificate: str | None = None
-    tls_key: str | None = None
-
-
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets; an empty host means every address, IPv4 and IPv6. Raises ListenError."""
-    where = f"{host or '*'}:{port}"
-    try:
-        if not host:
-            return [_listen_everywhere(port)]
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-        return [_bind(family, address) for family, address in addresses]
-    except socket.gaierror as error:
-        raise ListenError(f"cannot listen on {where}: the address is unknown ({error.strerror})") from error
-    except OSError as error:
-        reason = "the port is in use; stop what uses it or choose another --port (EMBEDDING_PORT)"
-        if error.errno != errno.EADDRINUSE:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ListenError(f"cannot listen on {where}: {reason}") from error
-
-
-def _listen_everywhere(port: int) -> socket.socket:
-    if socket.has_dualstack_ipv6():
-        try:
-            return _bind(socket.AF_INET6, ("::", port), dualstack=True)
-        except OSError as error:
-            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                raise
-    return _bind(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 (every address is what was asked for)
-
-
-def _bind(family: int, address: tuple[object, ...], *, dualstack: bool = False) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dualstack else 1)
-        sock.bind(address)
-        sock.listen(2048)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_check: float = 10.0
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
 
 
 class Server(uvicorn.Server):
@@ -82,7 +41,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http="httptools",
+                http=bounded_protocol(settings.connections),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -100,6 +59,8 @@ class Server(uvicorn.Server):
         self._drain_started: float | None = None
         self._quiet_since: float | None = None
         self._seen_requests = 0
+        self._certificate_state = self._certificate_stamp()
+        self._certificate_checked = 0.0
         self.fatal: FatalError | None = None
 
     def fail(self, error: FatalError) -> None:
@@ -123,6 +84,7 @@ class Server(uvicorn.Server):
             self.fail(EngineFailedError(f"the engine failed: {engine.failure}"))
         if self._draining:
             self._drain_tick()
+        self._renew_certificate()
         return stop or self.should_exit
 
     def _drain_tick(self) -> None:
@@ -137,3 +99,31 @@ class Server(uvicorn.Server):
         quiet = now - self._quiet_since >= _QUIET_SECONDS
         if quiet or now - self._drain_started >= self._settings.drain_timeout:
             self.should_exit = True
+
+    def _certificate_stamp(self) -> tuple[tuple[int, int], ...]:
+        """Changes when the certificate's files do."""
+        paths = (self._settings.tls_certificate, self._settings.tls_key)
+        statuses = [path.stat() for path in paths if path is not None and path.exists()]
+        return tuple((status.st_mtime_ns, status.st_ino) for status in statuses)
+
+    def _renew_certificate(self) -> None:
+        """Use a certificate that was renewed in place for new connections."""
+        now = asyncio.get_running_loop().time()
+        certificate, key, context = self._settings.tls_certificate, self._settings.tls_key, self.config.ssl
+        if certificate is None or key is None or context is None:
+            return
+        if now - self._certificate_checked < self._settings.tls_check:
+            return
+        self._certificate_checked = now
+        stamp = self._certificate_stamp()
+        if stamp == self._certificate_state:
+            return
+        try:
+            # A pair that does not match must not replace one that does, so it is tried apart first.
+            check_certificate(certificate, key)
+            context.load_cert_chain(certificate, key)
+        except (OSError, SettingsError) as error:
+            _log.error("the renewed certificate cannot be used, the earlier one stays: %s", error)
+        else:
+            self._certificate_state = stamp
+            _log.info("the certificate was renewed")

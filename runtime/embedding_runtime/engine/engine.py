@@ -15,7 +15,7 @@ from embedding_runtime.engine.errors import ItemFailedError, QueueFullError, Que
 from embedding_runtime.engine.load import LoadMeter
 from embedding_runtime.engine.model import Item, Matrix, Model
 from embedding_runtime.engine.observer import Observer, SilentObserver
-from embedding_runtime.engine.policy import BatchPolicy, Lane, Limits, Run, Ticket
+from embedding_runtime.engine.policy import BatchPolicy, Entry, Lane, Limits, Run, Ticket
 from embedding_runtime.engine.runner import Outcome, run_isolated
 
 _HEARTBEAT_SECONDS = 1.0
@@ -104,12 +104,13 @@ class Engine:
             self._policy.withdraw()
             self._changed.notify()
 
-    async def submit(self, items: Sequence[Item], lane: Lane, timeout: float) -> Embedded:
-        """Embed the items of one request. Cancelling the awaiting task takes what still queues out of the queue.
+    async def submit(self, items: Sequence[Item], lane: Lane, timeout: float, *, announced: bool = False) -> Embedded:
+        """Embed the items of one request; with `announced`, in place of an announcement.
 
-        Raises QueueFullError, QueueTimeoutError after `timeout` seconds, ItemFailedError and StoppedError.
+        Cancelling the awaiting task takes what still queues out of the queue. Raises QueueFullError, QueueTimeoutError
+        after `timeout` seconds, ItemFailedError and StoppedError.
         """
-        request = self._admit(items, lane)
+        request = self._admit(items, lane, announced)
         try:
             async with asyncio.timeout(timeout):
                 return await request.future
@@ -165,9 +166,11 @@ class Engine:
     def _all_queued_tokens(self) -> int:
         return sum(self._policy.queued_tokens(lane) for lane in Lane)
 
-    def _admit(self, items: Sequence[Item], lane: Lane) -> _Request:
+    def _admit(self, items: Sequence[Item], lane: Lane, announced: bool) -> _Request:
         loop = asyncio.get_running_loop()
         with self._changed:
+            if announced:
+                self._policy.withdraw()
             if self._stopping or self._failure:
                 raise StoppedError(self._failure or "the engine is stopped")
             ticket = self._policy.offer(lane, tuple(item.tokens for item in items), self._clock())
@@ -235,11 +238,11 @@ class Engine:
         self._observer.batch_ended(run, ended - started)
         self._answer(completed)
 
-    def _deliver(self, outcome: Outcome, live: Sequence[tuple[object, _Request]], completed: list[_Request]) -> None:
+    def _deliver(self, outcome: Outcome, live: Sequence[tuple[Entry, _Request]], completed: list[_Request]) -> None:
         """Copy an outcome's vectors into their requests, collecting those that are complete."""
         for row, position in enumerate(outcome.positions):
             entry, request = live[position]
-            index = entry.index  # type: ignore[attr-defined]
+            index = entry.index
             if outcome.vectors is None:
                 request.error = request.error or ItemFailedError(index, outcome.error or RuntimeError())
             else:

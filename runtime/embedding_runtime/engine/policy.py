@@ -45,6 +45,7 @@ class Limits:
     max_queued_tokens: int
     max_wait: float
     bulk_share: float = 0.25
+    max_queued_requests: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +128,9 @@ class BatchPolicy:
         """Admit a request whole, or return None when the queue has no room for it."""
         waiting = sum(self._queued_tokens.values())
         if waiting and waiting + sum(tokens) > self.limits.max_queued_tokens:
+            return None
+        requests = self.limits.max_queued_requests
+        if requests is not None and sum(map(len, self._lanes.values())) >= requests:
             return None
         ticket = Ticket(lane, now, tokens)
         if tokens:

@@ -21,11 +21,12 @@ NAME = "embedding_runtime_packed"
 @dataclass(frozen=True, slots=True)
 class Packed:
     """Boundaries of the texts in a packed row: `bounds[i]:bounds[i + 1]` is text i. `cumulative` is the same as int32
-    on the device; `longest` the largest length."""
+    on the device; `longest` the largest length. `causal` texts look back only."""
 
     bounds: tuple[int, ...]
     cumulative: Tensor
     longest: int
+    causal: bool = False
 
 
 def register() -> None:
@@ -44,7 +45,6 @@ def packed_attention(
     *,
     packed: Packed,
     scaling: float | None = None,
-    is_causal: bool | None = None,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -52,7 +52,8 @@ def packed_attention(
 
     `sliding_window` is transformers' value, one more than the tokens seen to each side.
     """
-    causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
+    # Not the module's own flag: several classes call themselves causal whatever their configuration says.
+    causal = packed.causal
     window = None if sliding_window is None else sliding_window - 1
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
         return _varlen(query, key, value, packed, scaling, causal, window), None

@@ -2,85 +2,118 @@
 
 from __future__ import annotations
 
-import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from embedding_runtime.models.architecture import Architecture
 from embedding_runtime.models.attention import NAME, Packed, register
-from embedding_runtime.models.files import DirectoryError, require_object
+from embedding_runtime.models.files import DirectoryError
+from embedding_runtime.models.weights import find_weights
 
 # What embedding does not use: poolers and language-model heads may be absent, or be there and stay unread.
 _UNUSED = re.compile(r"(^|\.)(pooler|lm_head|cls|classifier|position_ids|rotary_emb\.inv_freq)(\.|$)")
-# Families whose position ids of real tokens start behind the padding id.
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "data2vec-text"}
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A loaded transformer that runs packed rows. `max_positions` is how many tokens its positions reach."""
+    """A loaded transformer. `max_positions` is how many tokens its positions reach."""
 
     module: torch.nn.Module
-    config: Any
-    raw_config: dict[str, Any]
-    position_offset: int
-    max_positions: int | None
-    prefixes: tuple[str, ...]
+    architecture: Architecture
+    device: torch.device
 
-    def forward(self, ids: Tensor, positions: Tensor, packed: Packed) -> Tensor:
-        """ids and positions [tokens] of texts laid end to end -> hidden states [tokens, size]."""
+    @property
+    def hidden_size(self) -> int:
+        config = self.architecture.config
+        return int(getattr(config, "hidden_size", 0) or config.dim)
+
+    @property
+    def max_positions(self) -> int | None:
+        reach = getattr(self.architecture.config, "max_position_embeddings", None)
+        return int(reach) - self.architecture.position_offset if reach and reach > 0 else None
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What exporters may put before the name of every weight."""
+        prefix = getattr(self.module, "base_model_prefix", "")
+        return (f"{prefix}.",) if prefix else ()
+
+    def forward(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
+        """Token ids of texts -> hidden states of all their tokens end to end [tokens, size]."""
+        return self._forward_packed(texts) if self.architecture.packed else self._forward_padded(texts)
+
+    def _forward_packed(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
+        lengths = [len(ids) for ids in texts]
+        bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        ids = torch.from_numpy(np.concatenate(texts).astype(np.int64)).to(self.device)
+        positions = np.concatenate([np.arange(length) for length in lengths]) + self.architecture.position_offset
+        packed = Packed(
+            tuple(bounds.tolist()), torch.from_numpy(bounds).to(self.device), max(lengths), self.architecture.is_causal
+        )
         hidden: Tensor = self.module(
-            input_ids=ids[None], position_ids=positions[None] + self.position_offset, packed=packed
+            input_ids=ids[None], position_ids=torch.from_numpy(positions).to(self.device)[None], packed=packed
         ).last_hidden_state
         return hidden[0]
 
+    def _forward_padded(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
+        lengths = [len(ids) for ids in texts]
+        padding = getattr(self.architecture.config, "pad_token_id", None) or 0
+        ids = np.full((len(texts), max(lengths)), padding, np.int64)
+        mask = np.zeros_like(ids)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)] = text
+            mask[row, : len(text)] = 1
+        kept = torch.from_numpy(mask).to(self.device)
+        hidden: Tensor = self.module(
+            input_ids=torch.from_numpy(ids).to(self.device), attention_mask=kept
+        ).last_hidden_state
+        return hidden[kept.bool()]
 
-def load_backbone(directory: Path, dtype: torch.dtype, device: torch.device) -> Backbone:
-    """Load the weights. Raises DirectoryError when the architecture is unknown or weights are missing or misshapen."""
-    from transformers import AutoConfig, AutoModel
+
+def load_backbone(directory: Path, architecture: Architecture, dtype: torch.dtype, device: torch.device) -> Backbone:
+    """Load the weights. Raises DirectoryError when weights are missing, left over or of the wrong shape."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
     from transformers.utils import logging as transformers_logging
 
-    raw = require_object(directory, "config.json")
-    if "model_type" not in raw:
-        raise DirectoryError("config.json names no model_type")
-    try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        raise DirectoryError(
-            f"model type {raw['model_type']!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
-        ) from error
     register()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        module, info = AutoModel.from_pretrained(
+        model_class = MODEL_MAPPING[type(architecture.config)]
+    except KeyError as error:
+        raise DirectoryError(f"model type {architecture.family!r} has no stock model class") from error
+    try:
+        module, info = model_class.from_pretrained(
             directory,
-            config=config,
+            config=architecture.config,
             dtype=dtype,
-            attn_implementation=NAME,
+            attn_implementation=NAME if architecture.packed else "eager",
             local_files_only=True,
-            trust_remote_code=False,
             output_loading_info=True,
+            # So that what does not fit is named below rather than in a report.
+            ignore_mismatched_sizes=True,
         )
     except Exception as error:
-        raise DirectoryError(f"the weights cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        if "Weights only load failed" in str(error):
+            name = find_weights(directory).paths[0].name
+            raise DirectoryError(
+                f"{name} holds something other than tensors; it is not read, as it may be code"
+            ) from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DirectoryError(f"the weights cannot be loaded: {reason}") from error
     _check_loading(info)
     if getattr(module, "pooler", None) is not None:
         module.pooler = None
     module.requires_grad_(False).eval().to(device)
-    offset = 0
-    if raw["model_type"] in _OFFSET_POSITIONS:
-        offset = int(config.pad_token_id if config.pad_token_id is not None else 1) + 1
-    positions = getattr(config, "max_position_embeddings", None)
-    prefix = getattr(module, "base_model_prefix", "")
-    return Backbone(
-        module, config, raw, offset, positions - offset if positions else None, (f"{prefix}.",) if prefix else ()
-    )
+    return Backbone(module, architecture, device)
 
 
 def _check_loading(info: dict[str, Any]) -> None:
@@ -90,6 +123,6 @@ def _check_loading(info: dict[str, Any]) -> None:
     unexpected = sorted(key for key in info["unexpected_keys"] if not _UNUSED.search(key))
     if unexpected:
         raise DirectoryError(f"{len(unexpected)} weights are not part of the model, the first is {unexpected[0]!r}")
-    mismatched = sorted(str(key) for key in info["mismatched_keys"])
+    mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
     if mismatched or info["error_msgs"]:
-        raise DirectoryError(f"weights do not fit the configuration: {(mismatched or info['error_msgs'])[0]}")
+        raise DirectoryError(f"weights do not fit the configuration: {(mismatched or info['error_msgs'])[0]!r}")

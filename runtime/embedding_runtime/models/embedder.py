@@ -17,11 +17,10 @@ from embedding_runtime.engine.model import (
     OutOfMemoryError,
     Truncation,
 )
-from embedding_runtime.models.attention import Packed
 from embedding_runtime.models.backbone import Backbone
-from embedding_runtime.models.layout import Pooling
+from embedding_runtime.models.layout import Layout
 from embedding_runtime.models.pooling import pool
-from embedding_runtime.models.tokenizer import TokenIds, tokenise
+from embedding_runtime.models.tokenizer import TextTokenizer, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Prompts:
 
 
 class TextEmbedder:
-    """Implements the engine's Model for text. Batches run packed: texts end to end, no padding."""
+    """Implements the engine's Model for text."""
 
     def __init__(
         self,
@@ -51,43 +50,39 @@ class TextEmbedder:
         tokenizer: Tokenizer,
         prompts: Prompts,
         backbone: Backbone,
-        poolings: Sequence[Pooling],
+        layout: Layout,
         projection: torch.nn.Sequential,
-        device: torch.device,
     ) -> None:
         self._identity = identity
-        self._tokenizer = tokenizer
+        self._tokenizer = TextTokenizer(tokenizer, identity.max_input_tokens)
         self._prompts = prompts
         self._backbone = backbone
-        self._poolings = tuple(poolings)
+        self._layout = layout
         self._projection = projection
-        self._device = device
 
     @property
     def identity(self) -> ModelIdentity:
         return self._identity
 
     @property
+    def backbone(self) -> Backbone:
+        return self._backbone
+
+    @property
     def default_batch_tokens(self) -> int:
         # Small packs stay in a CPU's cache; a GPU needs tens of thousands of tokens to be busy.
-        return 16384 if self._device.type == "cuda" else 512
+        return 16384 if self._backbone.device.type == "cuda" else 512
 
     def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
-        tokenised = tokenise(
-            self._tokenizer,
-            texts,
-            prompt=self._prompts.for_type(input_type),
-            limit=self._identity.max_input_tokens,
-            truncation=truncation,
-        )
+        tokenised = self._tokenizer.tokenise(texts, prompt=self._prompts.for_type(input_type), truncation=truncation)
         return [Item(len(tokens.ids), tokens) for tokens in tokenised]
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         texts = [payload for payload in payloads if isinstance(payload, TokenIds)]
         # Equal lengths side by side share one attention call.
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i].ids))
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index].ids))
         try:
-            vectors = self._forward([texts[i].ids for i in order])
+            vectors = self._forward([texts[index] for index in order])
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise OutOfMemoryError(str(error)) from error
@@ -99,13 +94,10 @@ class TextEmbedder:
         return result
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
-    def _forward(self, texts: Sequence[list[int]]) -> torch.Tensor:
-        lengths = [len(ids) for ids in texts]
-        bounds = [0]
-        for length in lengths:
-            bounds.append(bounds[-1] + length)
-        ids = torch.tensor([token for text in texts for token in text], device=self._device)
-        positions = torch.cat([torch.arange(length) for length in lengths]).to(self._device)
-        packed = Packed(tuple(bounds), torch.tensor(bounds, dtype=torch.int32, device=self._device), max(lengths))
-        hidden = self._backbone.forward(ids, positions, packed)
-        return self._projection(pool(hidden, lengths, self._poolings)).float().cpu()
+    def _forward(self, texts: Sequence[TokenIds]) -> torch.Tensor:
+        hidden = self._backbone.forward([text.ids for text in texts])
+        lengths = [len(text.ids) for text in texts]
+        skipped = None if self._layout.include_prompt else [text.prompt for text in texts]
+        pooled = pool(hidden, lengths, self._layout.poolings, skipped)
+        projected: torch.Tensor = self._projection(pooled)
+        return projected.float().cpu()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
-from embedding_runtime.engine.model import InputType, Model, Truncation
+import numpy as np
+import torch
+
+from embedding_runtime.engine.model import InputType, Truncation
+
+if TYPE_CHECKING:
+    from embedding_runtime.models.backbone import Backbone
+    from embedding_runtime.models.embedder import TextEmbedder
 
 _TEXTS = ("The self-test embeds this sentence.", "A second one, a little longer than the first, shares its batch.")
+# Largest difference of unit vectors by who shares the batch. Half precision rounds by about 1e-2 of a number.
 _TOLERANCE = {"float32": 2e-5}
 _HALF_TOLERANCE = 3e-2
 
@@ -15,9 +23,12 @@ class SelfTestError(Exception):
     """The loaded model gave vectors that cannot be right."""
 
 
-def run_self_test(model: Model) -> None:
-    """Embed two texts alone and together. Raises SelfTestError when vectors are not finite, are zero, or depend on
-    who shared the batch."""
+def run_self_test(model: TextEmbedder) -> None:
+    """Embed two texts alone and together, and check which way the model looks.
+
+    Raises SelfTestError when vectors are not finite, are zero, depend on who shared the batch, or when a model that is
+    to look both ways looks back only (or the other way round).
+    """
     payloads = [item.payload for item in model.prepare(_TEXTS, InputType.PASSAGE, Truncation.END)]
     together = model.embed(payloads)
     alone = np.concatenate([model.embed([payload]) for payload in payloads])
@@ -31,3 +42,18 @@ def run_self_test(model: Model) -> None:
     difference = float(np.abs((together - alone) / lengths[:, None]).max())
     if difference > tolerance:
         raise SelfTestError(f"the self-test's vectors depend on the batch they are in (by {difference:.1e})")
+    check_direction(model.backbone)
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def check_direction(backbone: Backbone) -> None:
+    """Change the last token: the first token's state must change, unless the model is causal, then it must not."""
+    first = np.arange(3, 11, dtype=np.int32)
+    second = first.copy()
+    second[-1] = 12
+    states = [backbone.forward([ids])[0].float() for ids in (first, second)]
+    changed = not torch.equal(*states)
+    if changed == backbone.architecture.is_causal:
+        looks = "both ways" if changed else "back only"
+        wanted = "back only" if changed else "both ways"
+        raise SelfTestError(f"the model looks {looks} but its configuration says {wanted}: its vectors would be wrong")

@@ -37,6 +37,8 @@ def resolve(model: str, revision: str | None, cache: Path, progress: Progress) -
     """
     path = Path(model).expanduser()
     if path.is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("HF_HOME", str(cache / "huggingface"))
         return Source(path.resolve(), model, revision or "")
     if path.exists():
         raise DirectoryError("is a file, not a model directory")
@@ -46,9 +48,10 @@ def resolve(model: str, revision: str | None, cache: Path, progress: Progress) -
 
 
 def _download(repository: str, revision: str | None, cache: Path, progress: Progress) -> Source:
-    # Read by huggingface_hub when it is imported.
+    # Read by huggingface_hub when it is imported. Its own caches go where ours does: the home may not be writable.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import HfApi, errors, snapshot_download
+    os.environ.setdefault("HF_HOME", str(cache / "huggingface"))
+    from huggingface_hub import HfApi, constants, errors, snapshot_download
 
     wanted = revision or "main"
     progress(f"looking up {repository} at {wanted}")
@@ -77,6 +80,8 @@ def _download(repository: str, revision: str | None, cache: Path, progress: Prog
             raise DirectoryError(f"the hub cannot be reached or the download failed: {reason}") from error
         _log.warning("the hub cannot be reached; using the files downloaded earlier")
         directory = str(offline)
+    # From here on nothing is fetched, whatever a library would like.
+    constants.HF_HUB_OFFLINE = True
     return Source(Path(directory), repository, Path(directory).name)
 
 
@@ -121,7 +126,7 @@ def _bar(progress: Progress, repository: str, total: int) -> Any:
                     state["bytes"] += int(n or 0)
                     done = min(state["bytes"], total)
                 share = 100 * done // total if total else 100
-                progress(f"downloading {repository}: {share} % of {total / 1e6:.0f} MB")
+                progress(f"downloading {repository}: {share} %, {done / 1e6:.1f} of {total / 1e6:.1f} MB")
             return None
 
     return Bar

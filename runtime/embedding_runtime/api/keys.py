@@ -1,0 +1,188 @@
+"""API keys from a directory: one file per client, re-read when they change; rate limits per client.
+
+The directory is a mounted Secret: a file's name is the client's name, its content the key. `limits.yaml`, optional,
+maps clients to `requestsPerMinute` and `tokensPerMinute`; `default` applies to clients it does not name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from embedding_runtime.api.errors import ApiError, unavailable
+from embedding_runtime.errors import SettingsError
+
+_LIMITS_FILE = "limits.yaml"
+_CHECK_SECONDS = 1.0
+_log = logging.getLogger(__name__)
+
+
+class RateLimit(BaseModel):
+    """What one client may use per minute; None is unlimited."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests_per_minute: int | None = Field(None, alias="requestsPerMinute", gt=0)
+    tokens_per_minute: int | None = Field(None, alias="tokensPerMinute", gt=0)
+
+
+_LIMITS = TypeAdapter(dict[str, RateLimit])
+
+
+class Bucket:
+    """A token bucket that holds one minute's worth. A take larger than that is allowed when it is full, on credit."""
+
+    def __init__(self, per_minute: int, now: float) -> None:
+        self._capacity = float(per_minute)
+        self._level = self._capacity
+        self._updated = now
+
+    def wait(self, amount: float, now: float) -> float:
+        """Seconds until `amount` may be taken; 0 when it may be taken now."""
+        self._refill(now)
+        missing = min(amount, self._capacity) - self._level
+        return max(0.0, missing * 60 / self._capacity)
+
+    def take(self, amount: float, now: float) -> None:
+        self._refill(now)
+        self._level -= amount
+
+    def _refill(self, now: float) -> None:
+        gained = (now - self._updated) * self._capacity / 60
+        self._level = min(self._capacity, self._level + gained)
+        self._updated = now
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    digests: Mapping[str, bytes] = field(repr=False)
+    limits: Mapping[str, RateLimit]
+
+
+class Gate:
+    """Who may use the closed routes, and how much. Without a directory everybody may use everything."""
+
+    def __init__(self, directory: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._signature: object = None
+        self._checked = float("-inf")
+        self._keys = _Keys({}, {})
+        self._buckets: dict[tuple[str, str], tuple[int, Bucket]] = {}
+        if directory is not None:
+            self._signature = _signature(directory)
+            self._keys = read_keys(directory)
+
+    @property
+    def is_open(self) -> bool:
+        return self._directory is None
+
+    def admit(self, authorization: str | None) -> str | None:
+        """The client's name, None when no keys are configured.
+
+        Raises ApiError 401 for a missing or wrong key alike, 429 when the client's requests are used up.
+        """
+        if self._directory is None:
+            return None
+        self._reload()
+        client = self._identify(authorization)
+        if client is None:
+            raise ApiError(
+                401,
+                "a valid API key is required; send it as 'Authorization: Bearer KEY'",
+                code="invalid_api_key",
+                headers={"www-authenticate": "Bearer"},
+            )
+        self._spend(client, "requests", self._limit(client).requests_per_minute, 1)
+        return client
+
+    def spend_tokens(self, client: str | None, tokens: int) -> None:
+        """Charge a request's tokens. Raises ApiError 429 when the client's tokens are used up."""
+        if client is not None:
+            self._spend(client, "tokens", self._limit(client).tokens_per_minute, tokens)
+
+    def _identify(self, authorization: str | None) -> str | None:
+        scheme, _, key = (authorization or "").partition(" ")
+        given = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
+        found = None
+        # Every key is compared, in constant time each: neither how many match nor where tells anything.
+        for client, digest in self._keys.digests.items():
+            if hmac.compare_digest(given, digest):
+                found = client
+        return found if scheme.lower() == "bearer" else None
+
+    def _limit(self, client: str) -> RateLimit:
+        limits = self._keys.limits
+        return limits.get(client) or limits.get("default") or RateLimit()
+
+    def _spend(self, client: str, what: str, per_minute: int | None, amount: int) -> None:
+        if per_minute is None:
+            return
+        now = self._clock()
+        size, bucket = self._buckets.get((client, what), (0, None))
+        if bucket is None or size != per_minute:
+            bucket = Bucket(per_minute, now)
+            self._buckets[(client, what)] = (per_minute, bucket)
+        wait = bucket.wait(amount, now)
+        if wait > 0:
+            message = f"rate limit reached: {per_minute} {what} per minute; try again later"
+            raise unavailable(message, wait, status=429, kind="rate_limit_error")
+        bucket.take(amount, now)
+
+    def _reload(self) -> None:
+        now = self._clock()
+        if self._directory is None or now - self._checked < _CHECK_SECONDS:
+            return
+        self._checked = now
+        try:
+            signature = _signature(self._directory)
+            if signature != self._signature:
+                self._keys = read_keys(self._directory)
+                self._signature = signature
+                _log.info("API keys of %d clients were read again", len(self._keys.digests))
+        except (OSError, SettingsError) as error:
+            _log.error("API keys cannot be read again, the earlier ones stay: %s", error)
+
+
+def read_keys(directory: Path) -> _Keys:
+    """The keys and limits in a directory. Raises SettingsError naming the file that cannot be used."""
+    digests: dict[str, bytes] = {}
+    limits: dict[str, RateLimit] = {}
+    try:
+        for path in _files(directory):
+            if path.name == _LIMITS_FILE:
+                limits = _LIMITS.validate_python(yaml.safe_load(path.read_bytes()) or {})
+                continue
+            key = path.read_bytes().strip()
+            if not key:
+                raise SettingsError(f"{path} holds no key; write the client's key into it or remove it")
+            digests[path.name] = hashlib.sha256(key).digest()
+    except OSError as error:
+        raise SettingsError(f"API keys cannot be read from {directory}: {error.strerror or error}") from error
+    except (ValidationError, yaml.YAMLError) as error:
+        first = str(error.errors(include_input=False)[0]["msg"]) if isinstance(error, ValidationError) else "no YAML"
+        raise SettingsError(
+            f"{directory / _LIMITS_FILE} must map clients to requestsPerMinute and tokensPerMinute: {first}"
+        ) from error
+    return _Keys(digests, limits)
+
+
+def _files(directory: Path) -> list[Path]:
+    """A mounted Secret's own bookkeeping starts with dots."""
+    return sorted(path for path in directory.iterdir() if not path.name.startswith(".") and path.is_file())
+
+
+def _signature(directory: Path) -> object:
+    try:
+        statuses = [(path.name, path.stat()) for path in _files(directory)]
+    except OSError as error:
+        raise SettingsError(f"API keys cannot be read from {directory}: {error.strerror or error}") from error
+    return [(name, status.st_ino, status.st_mtime_ns, status.st_size) for name, status in statuses]

@@ -1,0 +1,168 @@
+"""uvicorn's HTTP protocol with the bounds it lacks: on headers, on silence, on pipelining.
+
+Stock uvicorn waits for ever for the rest of a header or body and holds headers of any size. Here headers must be
+complete within `header_seconds` and `header_bytes`, a body may neither be silent for `body_silence_seconds` nor take
+longer than `body_seconds` altogether, and few requests may be pipelined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds of one connection. Times are seconds."""
+
+    header_seconds: float = 10
+    header_bytes: int = 64 * 1024
+    header_count: int = 200
+    body_silence_seconds: float = 30
+    body_seconds: float = 300
+    pipelined: int = 16
+
+
+def bounded_protocol(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
+    """The protocol class for uvicorn's `http` option."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits})
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. It is in the scope of its requests as `connection`."""
+
+    limits = ConnectionLimits()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.closed: asyncio.Future[None] = self.loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._headers_open = False
+        self._header_size = 0
+        self._body_open = False
+        self._body_began = 0.0
+        self._last_data = 0.0
+        self._refused = False
+
+    @property
+    def body_open(self) -> bool:
+        """Whether more of the current request's body is expected."""
+        return self._body_open and not self._refused
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._arm(self.limits.header_seconds, self._header_timeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        if not self.closed.done():
+            self.closed.set_result(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused or self.parser is None:
+            return
+        self._last_data = self.loop.time()
+        super().data_received(data)
+        if self._headers_open and not self._refused:
+            self._header_size += len(data)
+            if self._header_size > self.limits.header_bytes:
+                self._refuse(431, "the request's headers are too large")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._refused:
+            return
+        self.scope["connection"] = self  # type: ignore[typeddict-unknown-key]
+        self._headers_open = True
+        self._header_size = 0
+        self._arm(self.limits.header_seconds, self._header_timeout)
+
+    def on_headers_complete(self) -> None:
+        if self._refused:
+            return
+        self._headers_open = False
+        self._disarm()
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > self.limits.header_bytes or len(self.headers) > self.limits.header_count:
+            self._refuse(431, "the request's headers are too large or too many")
+        elif len(self.pipeline) >= self.limits.pipelined:
+            self._refuse(429, "too many requests are pipelined on this connection")
+        else:
+            self._body_open = True
+            self._body_began = self._last_data
+            self._arm(self.limits.body_silence_seconds, self._body_timeout)
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._refused:
+            return
+        self._body_open = False
+        self._disarm()
+        super().on_message_complete()
+
+    def resume_when_idle(self) -> None:
+        """Read on, so that a hang-up is noticed, unless that would pile up pipelined requests."""
+        if not self.pipeline and not self._refused:
+            self.flow.resume_reading()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "this is not a valid HTTP request")
+
+    def _header_timeout(self) -> None:
+        self._refuse(408, "the request's headers took too long")
+
+    def _body_timeout(self) -> None:
+        now = self.loop.time()
+        silence = now - self._last_data
+        if self.flow.read_paused:
+            # Silent because we do not listen.
+            self._last_data, silence = now, 0.0
+        if silence < self.limits.body_silence_seconds and now - self._body_began < self.limits.body_seconds:
+            self._arm(self.limits.body_silence_seconds - silence, self._body_timeout)
+        else:
+            self._refuse(408, "the request's body took too long")
+
+    def _arm(self, seconds: float, action: Any) -> None:
+        self._disarm()
+        self._timer = self.loop.call_later(max(seconds, 0.01), action)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer without the application and close; a response that has begun is only cut off."""
+        self._refused = True
+        self._disarm()
+        if self.transport.is_closing():
+            return
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if not busy or (self._body_open and not self.cycle.response_started):
+            request_id = secrets.token_hex(16)
+            error = {
+                "object": "error",
+                "message": message,
+                "type": "invalid_request_error",
+                "param": None,
+                "code": None,
+            }
+            body = orjson.dumps(error | {"request_id": request_id})
+            self.transport.write(
+                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n"
+                f"x-request-id: {request_id}\r\n\r\n".encode()
+                + body
+            )
+        self.transport.close()

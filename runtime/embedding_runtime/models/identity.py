@@ -1,0 +1,81 @@
+"""Naming a loaded model: its fingerprint and its files with their hashes, remembered between starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from embedding_runtime.engine.model import ModelFile
+from embedding_runtime.models import identity_cache
+from embedding_runtime.models.files import require_object
+from embedding_runtime.models.fingerprint import (
+    PREPROCESSING_VERSION,
+    canonical_config,
+    canonical_tensors,
+    canonical_tokenizer,
+    file_sha256,
+    fingerprint,
+)
+from embedding_runtime.models.layout import Layout
+from embedding_runtime.models.modules import Dense, LayerNorm, Step
+from embedding_runtime.models.weights import find_weights, stored_tensors
+
+_KEPT = (".json", ".txt", ".model", ".safetensors", ".bin", ".tiktoken")
+_OTHER_FORMATS = {"onnx", "openvino", "coreml"}
+
+
+def identify(
+    directory: Path, cache: Path, layout: Layout, tokenizer: str, prefixes: tuple[str, ...]
+) -> tuple[str, tuple[ModelFile, ...]]:
+    """The fingerprint and the hashed files, from the cache when nothing they depend on changed.
+
+    `tokenizer` is its JSON; `prefixes` may stand before every name of a weight without meaning anything.
+    """
+    facts = {
+        "tokenizer": canonical_tokenizer(tokenizer),
+        "config": canonical_config(require_object(layout.transformer, "config.json")),
+        "pooling": list(layout.poolings),
+        "include_prompt": layout.include_prompt,
+        "steps": [_describe(step) for step in layout.steps],
+        "normalized": layout.normalized,
+        "prompts": {"query": layout.query_prompt, "passage": layout.passage_prompt, "default": layout.default_prompt},
+    }
+    paths = model_files(directory)
+    state = identity_cache.state_of(directory, paths, json.dumps([PREPROCESSING_VERSION, facts], sort_keys=True))
+    record = identity_cache.load(directory, cache, state)
+    if record is None:
+        record = {
+            "fingerprint": _compute(layout, facts, prefixes),
+            "files": [[path, (directory / path).stat().st_size, file_sha256(directory / path)] for path in paths],
+        }
+        identity_cache.store(directory, cache, state, record)
+    return str(record["fingerprint"]), tuple(ModelFile(*file) for file in record["files"])
+
+
+def model_files(directory: Path) -> list[str]:
+    """Every file of the model, hidden ones and other formats of the same weights left out, in path order."""
+    found = []
+    for root, folders, names in os.walk(directory, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in _OTHER_FORMATS]
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(str(path.relative_to(directory)) for path in found if path.suffix in _KEPT)
+
+
+def _compute(layout: Layout, facts: dict[str, Any], prefixes: tuple[str, ...]) -> str:
+    modules = {"transformer": canonical_tensors(stored_tensors(find_weights(layout.transformer)), prefixes)}
+    for number, step in enumerate(layout.steps):
+        if isinstance(step, Dense | LayerNorm):
+            modules[f"step.{number:02}"] = canonical_tensors(stored_tensors(find_weights(step.path)))
+    return fingerprint(modules, facts)
+
+
+def _describe(step: Step) -> list[object]:
+    match step:
+        case Dense():
+            return ["Dense", step.in_features, step.out_features, step.activation]
+        case LayerNorm():
+            return ["LayerNorm", step.dimension]
+        case _:
+            return ["Normalize"]

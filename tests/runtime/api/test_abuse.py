@@ -1,0 +1,275 @@
+"""Clients that misbehave, over raw sockets: each costs bounded memory and time and changes nobody else's answer."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+from embedding_runtime.api.embeddings import ApiLimits
+from embedding_runtime.api.protocol import ConnectionLimits
+
+from tests.runtime.api.served import Served, served
+from tests.runtime.helpers import total, wait_until
+
+CONNECTIONS = ConnectionLimits(header_seconds=0.5, body_silence_seconds=0.5, body_seconds=1.5)
+BODY = b'{"model":"letters","input":"a b c"}'
+ANSWER = {"prompt_tokens": 3, "total_tokens": 3}
+
+
+@pytest.fixture(scope="module")
+def it() -> Iterator[Served]:
+    """Short limits, so that reaching them is quick."""
+    limits = ApiLimits(body_bytes=4_000_000, all_bodies_bytes=10_000_000)
+    with served(connections=CONNECTIONS, api=limits) as it:
+        yield it
+
+
+@pytest.fixture(autouse=True)
+def unharmed(it: Served) -> Iterator[None]:
+    """Whatever a test did, the next client is answered rightly and no memory is kept."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    yield
+    answer = httpx.post(f"{it.url}/v1/embeddings", content=BODY)
+    assert (answer.status_code, answer.json()["usage"]) == (200, ANSWER)
+    assert process.memory_info().rss - before < 120_000_000
+    wait_until(lambda: not it.server.server_state.tasks, 5, "no request in progress")
+
+
+def connect(it: Served) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", it.port))
+    connection.settimeout(10)
+    return connection
+
+
+def head(length: int | str = len(BODY), *more: str) -> bytes:
+    lines = ["POST /v1/embeddings HTTP/1.1", "host: x", "content-type: application/json", f"content-length: {length}"]
+    return "\r\n".join([*lines, *more, "", ""]).encode()
+
+
+def read(connection: socket.socket) -> bytes:
+    """Everything until the server closes, or resets."""
+    received = b""
+    try:
+        while chunk := connection.recv(65536):
+            received += chunk
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def status(received: bytes) -> int:
+    return int(received.split(b" ", 2)[1])
+
+
+def pour(connection: socket.socket, chunk: bytes, times: int) -> int:
+    """Send until done or cut off; the bytes that were taken."""
+    sent = 0
+    try:
+        for _ in range(times):
+            connection.sendall(chunk)
+            sent += len(chunk)
+    except OSError:
+        pass
+    return sent
+
+
+@pytest.mark.parametrize("start", [b"", b"POST /v1/emb", b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nx-slow: "])
+def test_headers_that_never_end(it: Served, start: bytes) -> None:
+    with connect(it) as connection:
+        began = time.monotonic()
+        connection.sendall(start)
+        assert status(read(connection)) == 408
+        assert time.monotonic() - began < 5
+
+
+def test_a_header_byte_at_a_time(it: Served) -> None:
+    with connect(it) as connection:
+        began = time.monotonic()
+        connection.sendall(b"POST / HTTP/1.1\r\nx: ")
+        while time.monotonic() - began < 5:
+            try:
+                connection.sendall(b"a")
+            except OSError:
+                break
+            time.sleep(0.05)
+        assert time.monotonic() - began < 3
+
+
+def test_half_a_body(it: Served) -> None:
+    with connect(it) as connection:
+        connection.sendall(head() + BODY[:10])
+        assert status(read(connection)) == 408
+
+
+def test_a_body_byte_at_a_time(it: Served) -> None:
+    with connect(it) as connection:
+        began = time.monotonic()
+        connection.sendall(head(1000))
+        while time.monotonic() - began < 6:
+            try:
+                connection.sendall(b" ")
+            except OSError:
+                break
+            time.sleep(0.1)
+        assert time.monotonic() - began < 4
+
+
+def test_a_gigabyte_is_refused_by_its_length_and_the_client_reads_why(it: Served) -> None:
+    with connect(it) as connection:
+        connection.sendall(head(1_000_000_000))
+        pour(connection, b" " * 65536, 16)
+        received = b""
+        while b"}" not in received:
+            received += connection.recv(65536)
+        assert status(received) == 413
+        assert b'"object":"error"' in received
+
+
+def test_a_gigabyte_without_a_length_is_cut_off(it: Served) -> None:
+    with connect(it) as connection:
+        lines = "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        connection.sendall(lines.encode())
+        chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+        assert pour(connection, chunk, 16_000) < 200_000_000
+        assert status(read(connection) or b"HTTP/1.1 413 ") == 413
+
+
+def test_many_large_bodies_at_once_are_bounded_together(it: Served) -> None:
+    connections = [connect(it) for _ in range(8)]
+    try:
+        for connection in connections:
+            connection.sendall(head(3_900_000))
+            pour(connection, b" " * 39_000, 60)
+        time.sleep(0.1)
+        assert httpx.get(f"{it.url}/v1/health/ready").status_code == 200
+    finally:
+        statuses = [status(read(connection) or b"HTTP/1.1 429 ") for connection in connections]
+        for connection in connections:
+            connection.close()
+    assert set(statuses) <= {408, 429}
+    assert 429 in statuses
+
+
+@pytest.mark.parametrize(("count", "size"), [(10_000, 10), (1, 5_000_000), (150, 1000)])
+def test_too_many_and_too_large_headers(it: Served, count: int, size: int) -> None:
+    with connect(it) as connection:
+        pour(connection, b"GET /v1/version HTTP/1.1\r\nhost: x\r\n", 1)
+        header = b"x: " + b"a" * size + b"\r\n"
+        pour(connection, header, count)
+        pour(connection, b"\r\n", 1)
+        received = read(connection)
+        assert not received or status(received) == 431
+
+
+def test_ordinary_headers_pass(it: Served) -> None:
+    headers = {f"x-{n}": "a" * 300 for n in range(100)}
+    assert httpx.get(f"{it.url}/v1/version", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff\xfe" + BODY,
+        b'{"model":"letters","input":"\xc3\x28"}',
+        b'{"model":"letters","input":"\\ud800"}',
+        b"[" * 100_000,
+        b'{"model":"letters","input":' + b"[" * 2000 + b"]" * 2000 + b"}",
+        b'{"model":"letters","input":"a","x":' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}",
+        b'{"model":"letters","input":["a"],"dimensions":' + b"9" * 900 + b"}",
+        b'{"model":"letters","input":"a","x":NaN}',
+        BODY.decode().encode("utf-16"),
+        b"",
+        BODY + b"{}",
+        b"[" + b"[]," * 1_200_000 + b"[]]",
+        b'{"model":"letters","input":[' + b'"",' * 900_000 + b'""]}',
+        b'{"model":"letters","input":[' + b'"a",' * 8192 + b'"a"]}',
+    ],
+)
+def test_bodies_that_are_no_request(it: Served, body: bytes) -> None:
+    answer = httpx.post(f"{it.url}/v1/embeddings", content=body, timeout=20)
+    assert answer.status_code == 400
+    assert answer.json()["object"] == "error"
+    assert len(answer.content) < 1000
+
+
+def test_garbage_instead_of_http(it: Served) -> None:
+    with connect(it) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 10)
+        received = read(connection)
+        assert status(received) == 400
+        assert json.loads(received.split(b"\r\n\r\n", 1)[1])["object"] == "error"
+
+
+def test_a_few_pipelined_requests_are_answered_in_order(it: Served) -> None:
+    with connect(it) as connection:
+        bodies = [json.dumps({"model": "letters", "input": "a " * n}).encode() for n in range(1, 6)]
+        connection.sendall(b"".join(head(len(body)) + body for body in bodies))
+        received = b""
+        while received.count(b'"usage"') < 5 or not received.endswith(b"}"):
+            received += connection.recv(65536)
+        assert [received.index(f'"total_tokens":{n}'.encode()) for n in range(1, 6)] == sorted(
+            received.index(f'"total_tokens":{n}'.encode()) for n in range(1, 6)
+        )
+
+
+def test_endless_pipelining_is_cut_off(it: Served) -> None:
+    it.model.gate.clear()
+    try:
+        with connect(it) as connection:
+            connection.settimeout(2)
+            sent = pour(connection, (head() + BODY) * 100, 2000)
+            assert sent < 30_000_000
+    finally:
+        it.model.gate.set()
+
+
+def test_hanging_up_while_queued_and_while_running(it: Served) -> None:
+    it.model.gate.clear()
+    try:
+        metrics = f"{it.url}/v1/metrics"
+        earlier = httpx.get(metrics).text
+        cancelled, batches = (total(earlier, f"embedding_{what}_total") for what in ("cancelled", "batches"))
+        running = connect(it)
+        running.sendall(head() + BODY)
+        wait_until(lambda: total(httpx.get(metrics).text, "embedding_batches_total") > batches, 5, "a running batch")
+        waiting = [connect(it) for _ in range(5)]
+        for connection in waiting:
+            connection.sendall(head() + BODY)
+        wait_until(lambda: queued(it) == 5, 5, "five queued requests")
+        for connection in [running, *waiting]:
+            connection.close()
+        wait_until(lambda: queued(it) == 0, 5, "an empty queue")
+        wait_until(
+            lambda: total(httpx.get(metrics).text, "embedding_cancelled_total") == cancelled + 5, 5, "cancellations"
+        )
+    finally:
+        it.model.gate.set()
+
+
+def queued(it: Served) -> float:
+    return total(httpx.get(f"{it.url}/v1/metrics").text, "embedding_queue_items")
+
+
+def test_everything_at_once_and_everyone_else_is_served(it: Served) -> None:
+    """While two hundred connections do nothing useful, ordinary requests are answered, and quickly."""
+    bad = [connect(it) for _ in range(200)]
+    try:
+        for number, connection in enumerate(bad):
+            connection.sendall([b"POST /v1", head(10**6) + b"[", head() + BODY[:5], b"\r\n"][number % 4])
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: httpx.post(f"{it.url}/v1/embeddings", content=BODY), range(40)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert all(answer.json()["usage"] == ANSWER for answer in answers)
+        began = time.monotonic()
+        assert httpx.get(f"{it.url}/v1/health/live").status_code == 200
+        assert time.monotonic() - began < 1
+    finally:
+        for connection in bad:
+            connection.close()

@@ -1,0 +1,159 @@
+"""API keys and rate limits: who gets in, who is told what, and how files that change are followed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from embedding_runtime.api.errors import ApiError
+from embedding_runtime.api.keys import Bucket, Gate
+from embedding_runtime.errors import SettingsError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.runtime.api.served import Served, served
+
+BODY = {"model": "letters", "input": "a b c"}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mounted Secret: entries are links into a hidden directory."""
+    directory = tmp_path_factory.mktemp("keys")
+    hidden = directory / "..data"
+    hidden.mkdir()
+    (hidden / "team-a").write_text("key-a\n")
+    (hidden / "team-b").write_text("key-b")
+    for name in ("team-a", "team-b"):
+        (directory / name).symlink_to(hidden / name)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def it(directory: Path) -> Iterator[Served]:
+    with served(keys=directory) as it:
+        yield it
+
+
+def latin(headers: dict[str, str]) -> dict[bytes, bytes]:
+    return {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, bearer("wrong"), {"authorization": "Basic key-a"}, {"authorization": "Bearer"}, {"authorization": "\u00e9"}],
+)
+def test_missing_and_wrong_keys_get_the_same_answer(it: Served, headers: dict[str, str]) -> None:
+    for path, method in (
+        ("/v1/embeddings", "POST"),
+        ("/api/v3/inference/embeddings", "POST"),
+        ("/v1/models", "GET"),
+        ("/v1/models/x", "GET"),
+    ):
+        # An invalid body changes nothing: 401 comes before every other check.
+        answer = httpx.request(
+            method, it.url + path, headers=latin(headers), content=b"{" if method == "POST" else None
+        )
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        error = answer.json()
+        assert (error["object"], error["type"]) == ("error", "authentication_error")
+        assert error["message"] == "a valid API key is required; send it as 'Authorization: Bearer KEY'"
+
+
+def test_keys_open_the_closed_routes(it: Served) -> None:
+    for key in ("key-a", "key-b"):
+        assert httpx.post(f"{it.url}/v1/embeddings", json=BODY, headers=bearer(key)).status_code == 200
+        assert httpx.get(f"{it.url}/v1/models", headers=bearer(key)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["health/ready", "health/live", "metrics", "metadata", "manifest", "version", "license"]
+)
+def test_information_stays_open(it: Served, path: str) -> None:
+    assert httpx.get(f"{it.url}/v1/{path}").status_code == 200
+
+
+def test_paths_and_methods_come_before_keys(it: Served) -> None:
+    assert httpx.get(f"{it.url}/nowhere").status_code == 404
+    assert httpx.get(f"{it.url}/v1/embeddings").status_code == 405
+    assert httpx.get(f"{it.url}/openapi.json").json()["paths"]["/v1/embeddings"]["post"]["security"] == [
+        {"BearerAuth": []}
+    ]
+
+
+def test_changed_keys_are_read_again_and_broken_limits_keep_the_old_ones(tmp_path: Path) -> None:
+    now = 0.0
+    (tmp_path / "a").write_text("one")
+    gate = Gate(tmp_path, clock=lambda: now)
+    assert gate.admit("Bearer one") == "a"
+    (tmp_path / "a").write_text("two, longer")
+    now = 10.0
+    assert gate.admit("Bearer two, longer") == "a"
+    with pytest.raises(ApiError):
+        gate.admit("Bearer one")
+    (tmp_path / "limits.yaml").write_text("a: 7")
+    now = 20.0
+    assert gate.admit("bearer two, longer") == "a"
+    (tmp_path / "limits.yaml").write_text("a: {requestsPerMinute: 1}")
+    now = 30.0
+    assert gate.admit("Bearer two, longer") == "a"
+    with pytest.raises(ApiError) as refused:
+        gate.admit("Bearer two, longer")
+    assert (refused.value.status, refused.value.headers["retry-after"]) == (429, "60")
+    assert refused.value.kind == "rate_limit_error"
+    now = 91.0
+    assert gate.admit("Bearer two, longer") == "a"
+
+
+def test_limits_by_tokens_and_by_default(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(f"key-{name}")
+    (tmp_path / "limits.yaml").write_text("default: {requestsPerMinute: 2}\nb: {tokensPerMinute: 4}\n")
+    with served(keys=tmp_path) as it:
+        statuses = [
+            httpx.post(f"{it.url}/v1/embeddings", json=BODY, headers=bearer("key-a")).status_code for _ in range(3)
+        ]
+        assert statuses == [200, 200, 429]
+        answers = [httpx.post(f"{it.url}/v1/embeddings", json=BODY, headers=bearer("key-b")) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 429]
+        assert 1 <= int(answers[1].headers["retry-after"]) <= 60
+        assert answers[1].json()["type"] == "rate_limit_error"
+
+
+@pytest.mark.parametrize("content", ["{", "a: {requestsPerMinute: many}", "a: {requestsPerHour: 1}", "[1]"])
+def test_unusable_limits_are_named_at_start(tmp_path: Path, content: str) -> None:
+    (tmp_path / "limits.yaml").write_text(content)
+    with pytest.raises(SettingsError, match=r"limits\.yaml must map clients"):
+        Gate(tmp_path)
+
+
+def test_a_directory_that_is_not_there_or_a_key_that_is_empty_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        Gate(tmp_path / "nothing")
+    (tmp_path / "a").write_text(" \n")
+    with pytest.raises(SettingsError, match="holds no key"):
+        Gate(tmp_path)
+
+
+@given(st.integers(1, 100), st.lists(st.tuples(st.floats(0, 30), st.integers(1, 250)), max_size=60))
+def test_a_bucket_never_gives_more_than_its_rate(per_minute: int, steps: list[tuple[float, int]]) -> None:
+    bucket = Bucket(per_minute, 0.0)
+    now, taken = 0.0, 0.0
+    for pause, amount in steps:
+        now += pause
+        wait = bucket.wait(amount, now)
+        assert wait <= 60 * (1 + 250 / per_minute)
+        if wait == 0:
+            bucket.take(amount, now)
+            taken += amount
+            # One bucketful at once, the rate afterwards, and one request on credit.
+            assert taken <= per_minute * (1 + now / 60) + 250
+        else:
+            assert bucket.wait(amount, now + wait + 1e-6) == pytest.approx(0, abs=1e-3)

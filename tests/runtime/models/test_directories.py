@@ -1,0 +1,359 @@
+"""The directories users have: old and new layouts, shards, formats, modules, profiles, and what must be refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from embedding_runtime.engine.model import InputTooLongError, InputType, Model, Truncation
+from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
+from embedding_runtime.models.attention import Packed
+from embedding_runtime.models.tokenizer import TokenIds
+from safetensors.torch import load_file, save_file
+
+from tests.runtime.models.checkpoints import HIDDEN, TEXTS, add_modules, build, family, write_json
+from tests.runtime.models.test_families import load, oracle, vectors
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A sentence-transformers directory and the stock model it holds."""
+    directory = tmp_path_factory.mktemp("bert")
+    stock = build(directory, family("bert"))
+    add_modules(directory)
+    return directory, stock
+
+
+@pytest.fixture
+def copy(bert: tuple[Path, Any], tmp_path: Path) -> Path:
+    """The same directory, to be changed."""
+    return Path(shutil.copytree(bert[0], tmp_path / "copy", ignore=shutil.ignore_patterns("cache", ".embedding*")))
+
+
+def ids(model: Model, text: str, kind: InputType | None, truncation: Truncation) -> list[int]:
+    payload = model.prepare([text], kind, truncation)[0].payload
+    assert isinstance(payload, TokenIds)
+    return payload.ids.tolist()
+
+
+def reason(directory: Path, **options: Any) -> str:
+    with pytest.raises(ModelLoadError) as caught:
+        load(directory, **options)
+    assert "\n" not in str(caught.value)
+    return caught.value.reason
+
+
+def edit(path: Path, **changes: Any) -> None:
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def test_old_layout(bert: tuple[Path, Any], copy: Path) -> None:
+    kinds = ["Transformer", "Pooling", "Normalize"]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    write_json(
+        copy / "modules.json",
+        [
+            {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for n, (path, kind) in enumerate(zip(paths, kinds, strict=True))
+        ],
+    )
+    write_json(copy / "sentence_bert_config.json", {"max_seq_length": 20, "do_lower_case": False})
+    write_json(
+        copy / "1_Pooling/config.json",
+        {"word_embedding_dimension": HIDDEN, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
+    )
+    model = load(copy)
+    assert model.identity.pooling == "Cls"
+    assert model.identity.max_input_tokens == 20
+    np.testing.assert_allclose(vectors(model, TEXTS[:2]), oracle(bert[1], copy, TEXTS[:2], "cls"), atol=2e-6)
+
+
+def test_sharding_and_format_change_neither_vectors_nor_fingerprint(bert: tuple[Path, Any], copy: Path) -> None:
+    reference = load(bert[0])
+    expected = vectors(reference, TEXTS)
+    weights = load_file(copy / "model.safetensors")
+    names = sorted(weights)
+    parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for part, members in parts.items():
+        save_file({name: weights[name] for name in members}, copy / part, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: part for part, members in parts.items() for name in members}}
+    write_json(copy / "model.safetensors.index.json", index)
+    (copy / "model.safetensors").unlink()
+    sharded = load(copy)
+    np.testing.assert_array_equal(vectors(sharded, TEXTS), expected)
+    assert sharded.identity.fingerprint == reference.identity.fingerprint
+
+    for part in parts:
+        (copy / part).unlink()
+    (copy / "model.safetensors.index.json").unlink()
+    torch.save({f"bert.{name}": tensor for name, tensor in weights.items()}, copy / "pytorch_model.bin")
+    pickled = load(copy)
+    np.testing.assert_array_equal(vectors(pickled, TEXTS), expected)
+    assert pickled.identity.fingerprint == reference.identity.fingerprint
+
+
+def test_fingerprint_covers_what_moves_vectors_and_nothing_else(bert: tuple[Path, Any], copy: Path) -> None:
+    reference = load(bert[0]).identity.fingerprint
+    assert (
+        load(bert[0], served_name="another", precision="bfloat16", max_input_tokens=9).identity.fingerprint == reference
+    )
+    assert load(bert[0], query_prompt="query: ").identity.fingerprint != reference
+    edit(copy / "1_Pooling/config.json", pooling_mode="cls")
+    assert load(copy).identity.fingerprint != reference
+    edit(copy / "1_Pooling/config.json", pooling_mode="mean")
+    assert load(copy).identity.fingerprint == reference
+    weights = load_file(copy / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][7, 7] += 1e-3
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    changed = load(copy).identity.fingerprint
+    assert changed != reference
+    with pytest.raises(FingerprintMismatchError, match="FingerprintMismatch"):
+        load(copy, expected_fingerprint=reference)
+    assert load(copy, expected_fingerprint=changed).identity.fingerprint == changed
+
+
+def test_the_identity_is_computed_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(copy).identity
+    assert (copy / ".embedding-runtime.json").exists()
+    monkeypatch.setattr("embedding_runtime.models.identity._compute", None)
+    assert load(copy).identity.files == first.files
+
+
+@pytest.mark.parametrize("activation", ["Tanh", "Identity"])
+def test_dense_and_layer_norm(bert: tuple[Path, Any], copy: Path, activation: str) -> None:
+    torch.manual_seed(5)
+    weight, bias, gain = torch.randn(24, HIDDEN), torch.randn(24), torch.randn(24)
+    add_modules(copy, "mean", "Dense", "LayerNorm", normalize=False)
+    config = {"in_features": HIDDEN, "out_features": 24, "bias": True}
+    # Tanh is what an absent activation means.
+    extra = {} if activation == "Tanh" else {"activation_function": f"torch.nn.modules.linear.{activation}"}
+    write_json(copy / "2_Dense/config.json", config | extra)
+    write_json(copy / "3_LayerNorm/config.json", {"dimension": 24})
+    save_file({"linear.weight": weight, "linear.bias": bias}, copy / "2_Dense/model.safetensors")
+    torch.save({"norm.weight": gain, "norm.bias": bias}, copy / "3_LayerNorm/pytorch_model.bin")
+    model = load(copy)
+    assert (model.identity.dimensions, model.identity.normalized) == (24, False)
+    pooled = torch.from_numpy(oracle_raw(bert[1], copy))
+    activated = (pooled @ weight.T + bias).tanh() if activation == "Tanh" else pooled @ weight.T + bias
+    expected = torch.nn.functional.layer_norm(activated, (24,), gain, bias)
+    np.testing.assert_allclose(vectors(model, TEXTS), expected.numpy(), atol=1e-5)
+
+
+def oracle_raw(stock: Any, directory: Path) -> np.ndarray:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    with torch.no_grad():
+        states = [stock(input_ids=torch.tensor([tokenizer.encode(text).ids])).last_hidden_state[0] for text in TEXTS]
+    return np.stack([state.mean(0).numpy() for state in states])
+
+
+def test_prompts_by_input_type_and_left_out_of_pooling(bert: tuple[Path, Any], copy: Path) -> None:
+    prompts = {"query": "query: ", "document": "passage: ", "other": "x"}
+    write_json(copy / "config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": "query"})
+    model = load(copy)
+    assert model.identity.prompts == {"query": "query: ", "passage": "passage: "}
+    counts = [model.prepare(["fox"], kind, Truncation.NONE)[0].tokens for kind in (InputType.QUERY, None)]
+    assert counts[0] == counts[1] > load(bert[0]).prepare(["fox"], None, Truncation.NONE)[0].tokens
+    expected = oracle(bert[1], copy, ("query: fox",), "mean")
+    np.testing.assert_allclose(vectors(model, ("fox",)), expected, atol=2e-6)
+    edit(copy / "1_Pooling/config.json", include_prompt=False)
+    import sentence_transformers
+
+    peer = sentence_transformers.SentenceTransformer(str(copy), device="cpu", local_files_only=True)
+    theirs = peer.encode(list(TEXTS), prompt_name="query")
+    np.testing.assert_allclose(vectors(load(copy), TEXTS), theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["bert", "xlm-roberta", "mpnet", "qwen3", "gemma3", "modernbert"])
+def test_sentence_transformers_agrees(tmp_path: Path, name: str) -> None:
+    import sentence_transformers
+
+    kind = family(name)
+    build(tmp_path, kind)
+    add_modules(tmp_path, kind.pooling)
+    peer = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu", local_files_only=True)
+    peer.max_seq_length = 64
+    texts = TEXTS[:4]
+    np.testing.assert_allclose(vectors(load(tmp_path), texts), peer.encode(list(texts), batch_size=1), atol=2e-6)
+
+
+def test_truncation_keeps_prompt_and_special_tokens(bert: tuple[Path, Any]) -> None:
+    model = load(bert[0], query_prompt="query: ", max_input_tokens=12)
+    words = "the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog"
+    with pytest.raises(InputTooLongError):
+        model.prepare([words], InputType.QUERY, Truncation.NONE)
+    full = ids(load(bert[0], query_prompt="query: "), words, InputType.QUERY, Truncation.NONE)
+    prompt = ids(load(bert[0]), "query:", None, Truncation.NONE)
+    end = ids(model, words, InputType.QUERY, Truncation.END)
+    start = ids(model, words, InputType.QUERY, Truncation.START)
+    assert len(end) == len(start) == 12
+    assert end == full[:11] + full[-1:]
+    kept = len(prompt) - 1
+    assert start == full[:kept] + full[-(12 - kept) :]
+
+
+@pytest.mark.parametrize("truncation", [Truncation.START, Truncation.END])
+def test_a_text_of_megabytes_is_cut_to_the_same_tokens(bert: tuple[Path, Any], truncation: Truncation) -> None:
+    model = load(bert[0])
+    words = "the quick brown fox jumps over the lazy dog "
+    assert ids(model, words * 100, None, truncation) == ids(model, words * 50_000, None, truncation)
+    with pytest.raises(InputTooLongError) as caught:
+        model.prepare(["fox", words * 10_000], None, Truncation.NONE)
+    assert caught.value.index == 1
+    assert caught.value.length > 60_000
+
+
+def test_limits_of_position_embeddings(tmp_path: Path) -> None:
+    """RoBERTa's positions start behind the padding id, so two fewer tokens fit than the configuration says."""
+    build(tmp_path, family("roberta"), max_position_embeddings=40)
+    add_modules(tmp_path)
+    model = load(tmp_path)
+    assert model.identity.max_input_tokens == 38
+    item = model.prepare(["fox " * 60], None, Truncation.END)[0]
+    assert item.tokens == 38
+    assert np.isfinite(model.embed([item.payload])).all()
+    assert "more than the model's 38" in reason(tmp_path, max_input_tokens=39)
+
+
+class TestNvidia:
+    """Plain directories of NVIDIA's models, named by remote code that is never executed."""
+
+    @pytest.fixture
+    def bidirec(self, tmp_path: Path) -> tuple[Path, Any]:
+        stock = build(tmp_path, family("llama-bidirectional"))
+        edit(
+            tmp_path / "config.json",
+            model_type="llama_bidirec", architectures=["LlamaBidirectionalModel"], pooling="avg", temperature=0.02,
+            auto_map={"AutoModel": "llama_bidirectional_model.LlamaBidirectionalModel"},
+        )  # fmt: skip
+        (tmp_path / "llama_bidirectional_model.py").write_text("raise SystemExit('remote code ran')")
+        return tmp_path, stock
+
+    def test_llama_bidirec(self, bidirec: tuple[Path, Any]) -> None:
+        directory, stock = bidirec
+        model = load(directory)
+        assert model.identity.prompts == {"query": "query: ", "passage": "passage: "}
+        assert model.identity.pooling == "Mean"
+        expected = oracle(stock, directory, tuple(f"query: {text}" for text in TEXTS), "mean")
+        np.testing.assert_allclose(vectors(model, TEXTS), expected, atol=2e-6)
+
+    def test_matryoshka_sizes(self, tmp_path: Path) -> None:
+        build(tmp_path, family("llama-bidirectional"), hidden_size=512, head_dim=128)
+        edit(tmp_path / "config.json", model_type="llama_bidirec", pooling="avg")
+        assert load(tmp_path).identity.supported_dimensions == (384, 512)
+
+    def test_the_pooling_must_be_named(self, bidirec: tuple[Path, Any]) -> None:
+        edit(bidirec[0] / "config.json", pooling=None)
+        assert "pooling None is not one of" in reason(bidirec[0])
+        edit(bidirec[0] / "config.json", pooling="last")
+        assert load(bidirec[0]).identity.pooling == "LastToken"
+
+    def test_ministral3(self, tmp_path: Path) -> None:
+        stock = build(tmp_path, family("ministral3-bidirectional"))
+        edit(tmp_path / "config.json", pooling="avg", is_causal=False)
+        expected = oracle(stock, tmp_path, tuple(f"query: {text}" for text in TEXTS), "mean")
+        np.testing.assert_allclose(vectors(load(tmp_path), TEXTS), expected, atol=2e-6)
+
+    def test_nv_embedqa_e5_v5(self, tmp_path: Path) -> None:
+        build(tmp_path, family("bert"))
+        model = load(tmp_path, served_name="nvidia/nv-embedqa-e5-v5")
+        assert (model.identity.pooling, model.identity.prompts["passage"]) == ("Mean", "passage: ")
+        assert "--pooling" in reason(tmp_path, served_name="unknown")
+
+    def test_bge_m3(self, tmp_path: Path) -> None:
+        build(tmp_path, family("xlm-roberta"))
+        model = load(tmp_path, served_name="baai/bge-m3")
+        assert (model.identity.pooling, dict(model.identity.prompts)) == ("Cls", {})
+
+
+def test_the_causal_trap_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that should look both ways but is run looking back must not become ready, nor the other way round."""
+    from embedding_runtime.models import backbone as module
+
+    class Backwards(Packed):
+        def __init__(self, bounds: Any, cumulative: Any, longest: int, causal: bool) -> None:
+            super().__init__(bounds, cumulative, longest, not causal)
+
+    for name in ("llama-bidirectional", "qwen3"):
+        directory = tmp_path / name
+        build(directory, family(name))
+        add_modules(directory)
+        load(directory)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "Packed", Backwards)
+            assert "its vectors would be wrong" in reason(directory)
+
+
+def custom_module(directory: Path) -> None:
+    modules = json.loads((directory / "modules.json").read_text())
+    write_json(directory / "modules.json", [*modules, {"idx": 3, "name": "3", "path": "", "type": "custom.Module"}])
+
+
+def drop_weight(directory: Path, name: str) -> None:
+    weights = load_file(directory / "model.safetensors")
+    del weights[name]
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+
+
+def add_weight(directory: Path) -> None:
+    weights = load_file(directory / "model.safetensors")
+    save_file(weights | {"adapter.weight": torch.zeros(2)}, directory / "model.safetensors", {"format": "pt"})
+
+
+def poison_pickle(directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    torch.save({"x": Path("/")}, directory / "pytorch_model.bin")
+
+
+NAN = "embeddings.word_embeddings.weight"
+
+
+def spoil(directory: Path) -> None:
+    weights = load_file(directory / "model.safetensors")
+    weights[NAN][:] = float("nan")
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (custom_module, "module 'custom.Module' of modules.json is not supported"),
+        (lambda d: drop_weight(d, "encoder.layer.1.output.dense.weight"), "encoder.layer.1.output.dense.weight"),
+        (add_weight, "'adapter.weight'"),
+        (poison_pickle, "pytorch_model.bin"),
+        (spoil, "not finite"),
+        (lambda d: edit(d / "config.json", intermediate_size=64), "do not fit"),
+        (lambda d: edit(d / "config.json", quantization_config={"quant_method": "fp8"}), "quantised checkpoints"),
+        (lambda d: edit(d / "1_Pooling/config.json", pooling_mode="attention"), "'attention' is not supported"),
+        (lambda d: write_json(d / "config_sentence_transformers.json", {"model_type": "CrossEncoder"}), "CrossEncoder"),
+        (lambda d: (d / "tokenizer.json").unlink(), "tokenizer"),
+        (lambda d: edit(d / "sentence_bert_config.json", transformer_task="fill-mask"), "'fill-mask'"),
+    ],
+)
+def test_refusals(copy: Path, damage: Any, words: str) -> None:
+    damage(copy)
+    assert words in reason(copy)
+
+
+def test_paths_out_of_the_directory_are_refused(copy: Path) -> None:
+    modules = json.loads((copy / "modules.json").read_text())
+    modules[1]["path"] = "../elsewhere"
+    write_json(copy / "modules.json", modules)
+    assert "points out of the model directory" in reason(copy)
+
+
+def test_half_precision_stays_close(bert: tuple[Path, Any]) -> None:
+    exact, rough = vectors(load(bert[0]), TEXTS), vectors(load(bert[0], precision="bfloat16"), TEXTS)
+    assert float((exact * rough).sum(1).min()) > 0.999
+
+
+def test_precision_int8_is_refused(bert: tuple[Path, Any]) -> None:
+    assert "Int8 is not available" in reason(bert[0], precision="int8")

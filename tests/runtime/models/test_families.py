@@ -1,0 +1,85 @@
+"""Every family gives what its stock transformers model gives for one text at a time, eager, float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from embedding_runtime.engine.model import Model, Truncation
+from embedding_runtime.models.architecture import PACKED
+from embedding_runtime.models.loader import LoadRequest, load_model
+from embedding_runtime.outputs.vectors import EmbeddingType, finish
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from tests.runtime.models.checkpoints import FAMILIES, TEXTS, Family, add_modules, build
+
+
+def vectors(model: Model, texts: tuple[str, ...]) -> NDArray[np.float32]:
+    payloads = [item.payload for item in model.prepare(texts, None, Truncation.NONE)]
+    raw = model.embed(payloads)
+    normalized = model.identity.normalized
+    return finish(raw, dimensions=model.identity.dimensions, normalized=normalized, kind=EmbeddingType.FLOAT)  # type: ignore[return-value]
+
+
+def load(directory: Path, **options: Any) -> Model:
+    request = LoadRequest(str(directory), cache=directory / "cache", device="cpu", **options)
+    return load_model(request, lambda message: None)
+
+
+POOLINGS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "mean": lambda states: states.mean(0),
+    "cls": lambda states: states[0],
+    "lasttoken": lambda states: states[-1],
+    "max": lambda states: states.max(0).values,
+    "mean_sqrt_len_tokens": lambda states: states.sum(0) / len(states) ** 0.5,
+    "weightedmean": lambda states: (
+        sum(  # type: ignore[return-value]
+            (i * state for i, state in enumerate(states, 1)), torch.zeros(states.shape[1])
+        )
+        / sum(range(1, len(states) + 1))
+    ),
+}
+
+
+@torch.no_grad()
+def oracle(stock: Any, directory: Path, texts: tuple[str, ...], pooling: str) -> NDArray[np.float32]:
+    """Stock transformers, one text at a time, no padding, pooling written out."""
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    rows = []
+    for text in texts:
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        states = stock(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
+        pooled = POOLINGS[pooling](states)
+        rows.append((pooled / pooled.norm()).numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("kind", FAMILIES, ids=lambda kind: kind.name)
+def test_family(tmp_path: Path, kind: Family) -> None:
+    stock = build(tmp_path, kind)
+    add_modules(tmp_path, kind.pooling)
+    expected = oracle(stock, tmp_path, TEXTS, kind.pooling)
+    model = load(tmp_path)
+    together = vectors(model, TEXTS)
+    np.testing.assert_allclose(together, expected, atol=2e-6)
+    alone = np.concatenate([vectors(model, (text,)) for text in TEXTS])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_every_packed_family_is_tried() -> None:
+    tried = {kind.name.replace("-bidirectional", "").replace("-causal", "") for kind in FAMILIES}
+    assert {family.removesuffix("_text") for family in PACKED} <= tried
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_pooling(tmp_path: Path, pooling: str) -> None:
+    stock = build(tmp_path, FAMILIES[0])
+    add_modules(tmp_path, pooling)
+    np.testing.assert_allclose(vectors(load(tmp_path), TEXTS), oracle(stock, tmp_path, TEXTS, pooling), atol=2e-6)

@@ -1,0 +1,86 @@
+"""Serving a repository of the hub: progress, revisions, refusals, restarts without the hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.runtime.helpers import server, wait_until
+from tests.runtime.hub import COMMIT, Hub, hub
+from tests.runtime.models.checkpoints import add_modules, build, family
+
+NAME = "acme/tiny"
+
+
+@pytest.fixture(scope="module")
+def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    directory = tmp_path_factory.mktemp("repository")
+    build(directory, family("bert"), vocab_size=40_000)
+    add_modules(directory)
+    (directory / "README.md").write_text("not needed")
+    (directory / "remote_code.py").write_text("raise SystemExit('remote code ran')")
+    with hub(NAME, directory) as it:
+        yield it
+
+
+def environment(it: Hub, tmp_path: Path) -> dict[str, str]:
+    """A container's: nothing but the cache directory can be written."""
+    home = tmp_path / "home"
+    home.mkdir(exist_ok=True)
+    home.chmod(0o500)
+    return {"HF_ENDPOINT": it.url, "HOME": str(home), "EMBEDDING_CACHE_DIR": str(tmp_path / "cache")}
+
+
+def test_download_with_progress_then_restart_without_the_hub(it: Hub, tmp_path: Path) -> None:
+    it.hold.clear()
+    variables = environment(it, tmp_path)
+    with server("--model", NAME, "--revision", "main", environment=variables) as process:
+        url = process.wait_for_port()
+
+        def message() -> str:
+            return str(httpx.get(f"{url}/v1/health/ready").json()["message"])
+
+        wait_until(lambda: message().startswith(f"downloading {NAME}: "), 60, "download progress")
+        assert "MB" in message()
+        assert "%" in message()
+        assert httpx.get(f"{url}/v1/health/live").status_code == 200
+        it.hold.set()
+        process.wait_until_ready()
+        manifest = httpx.get(f"{url}/v1/manifest").json()["model"]
+        assert (manifest["id"], manifest["source"], manifest["revision"]) == (NAME, NAME, COMMIT)
+        assert any("downloading" in line for line in process.lines)
+        # Nothing is fetched once it is ready, nor was anything that is not needed.
+        before = len(it.requests)
+        assert httpx.post(f"{url}/v1/embeddings", json={"model": NAME, "input": "fox"}).status_code == 200
+        assert len(it.requests) == before
+        assert not any("README" in request or ".py" in request for request in it.requests)
+    offline = variables | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    with server("--model", NAME, "--revision", COMMIT, environment=offline) as process:
+        process.wait_until_ready()
+        again = httpx.get(f"{process.url}/v1/manifest").json()["model"]
+        assert again["fingerprint"] == manifest["fingerprint"]
+    assert os.listdir(tmp_path / "home") == []
+
+
+def test_an_unknown_revision_and_repository_are_named(it: Hub, tmp_path: Path) -> None:
+    variables = environment(it, tmp_path)
+    with server("--model", NAME, "--revision", "no-such", environment=variables) as process:
+        assert process.wait_for_exit() == 3
+        assert process.lines[-1] == f"error: cannot load model {NAME}: the hub has no revision 'no-such' of it"
+    with server("--model", "acme/other", environment=variables) as process:
+        assert process.wait_for_exit() == 3
+        assert "the hub has no such repository" in process.lines[-1]
+
+
+def test_a_gated_repository_says_what_to_do(it: Hub, tmp_path: Path) -> None:
+    it.gated = True
+    try:
+        with server("--model", NAME, environment=environment(it, tmp_path)) as process:
+            assert process.wait_for_exit() == 3
+            assert "give HF_TOKEN" in process.lines[-1]
+    finally:
+        it.gated = False
