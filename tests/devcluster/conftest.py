@@ -13,10 +13,18 @@ from devcluster.control.certificates import Authority
 from tests.devcluster.helpers import Object
 
 
+@pytest.fixture(scope="session")
+def cluster(cluster: Cluster) -> Cluster:
+    """The shared cluster, if it is a devcluster: these tests are about devcluster itself."""
+    if "DEVCLUSTER_KUBECONFIG" in os.environ:
+        pytest.skip("tests devcluster itself, not another cluster")
+    return cluster
+
+
 @pytest.fixture
 def namespaces(cluster: Cluster) -> None:
     """For tests of what a container sees: skips where this machine refuses namespaces."""
-    if "DEVCLUSTER_KUBECONFIG" not in os.environ and not cluster.state.isolated:
+    if not cluster.state.isolated:
         pytest.skip("this machine refuses user namespaces: containers see the host's file system")
 
 
