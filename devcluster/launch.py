@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,18 +75,39 @@ def start(
     Raises:
         ClusterStartError: a cluster is up there already, or this one does not come up.
     """
-    if is_up(directory):
-        raise ClusterStartError(
-            f"the cluster {settings.name!r} is up already; "
-            f"`python -m devcluster status --name {settings.name}` shows it, "
-            f"`python -m devcluster down --name {settings.name}` stops it"
-        )
-    clear(directory)
-    (directory / "logs").mkdir(parents=True)
-    directory.chmod(0o700)  # Secrets lie in it
-    chosen = {"settings": settings.model_dump(), "binaries": {name: str(path) for name, path in binaries.items()}}
-    (directory / "settings.json").write_text(json.dumps(chosen, indent=2))
-    keeper, lifeline = _start_keeper(directory, owned)
+    with _alone(directory):
+        if is_up(directory):
+            raise ClusterStartError(
+                f"the cluster {settings.name!r} is up already; "
+                f"`python -m devcluster status --name {settings.name}` shows it, "
+                f"`python -m devcluster down --name {settings.name}` stops it"
+            )
+        clear(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)  # Secrets lie in it
+        chosen = {"settings": settings.model_dump(), "binaries": {name: str(path) for name, path in binaries.items()}}
+        (directory / "settings.json").write_text(json.dumps(chosen, indent=2))
+        (directory / "logs").mkdir()
+        keeper, lifeline = _start_keeper(directory, owned)
+        return _wait(directory, keeper, lifeline, progress)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Let only one process at a time start a cluster in a directory; an abstract socket goes with its process."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+        try:
+            claim.bind(f"\0embedding-operator/devcluster/start/{hashlib.sha256(bytes(directory)).hexdigest()}")
+        except OSError as problem:
+            if problem.errno != errno.EADDRINUSE:
+                raise
+            raise ClusterStartError(f"another process is starting a cluster in {directory}: wait for it") from None
+        yield
+
+
+def _wait(
+    directory: Path, keeper: subprocess.Popen[bytes], lifeline: int | None, progress: Callable[[str], None]
+) -> Handle:
     deadline, shown = time.monotonic() + START_TIMEOUT, ""
     try:
         while True:
@@ -111,7 +135,8 @@ def _start_keeper(directory: Path, owned: bool) -> tuple[subprocess.Popen[bytes]
     read, write = os.pipe() if owned else (None, None)
     if read is not None:
         command.append(str(read))
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    modules = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": modules, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         with (directory / "logs" / "supervisor.log").open("wb") as log:
             keeper = subprocess.Popen(

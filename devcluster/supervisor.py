@@ -14,7 +14,7 @@ from pathlib import Path
 from devcluster.control.addresses import claim_addresses, free_port
 from devcluster.control.commands import Layout
 from devcluster.control.plane import ControlPlane, Credentials, prepare
-from devcluster.errors import DevclusterError
+from devcluster.errors import ClusterStartError, DevclusterError
 from devcluster.keeper import kill_descendants
 from devcluster.network.services import ServiceNetwork
 from devcluster.node.agent import Agent
@@ -79,9 +79,12 @@ class Supervisor:
         addresses, self._claim = claim_addresses()
         work = self._directory / "node"
         work.mkdir(exist_ok=True)
-        isolate = settings.isolate
-        if isolate is None:
-            isolate = await isolation_works(work)
+        possible = settings.isolate is not False and await isolation_works(work)
+        if settings.isolate and not possible:
+            raise ClusterStartError(
+                "this machine refuses user namespaces, so containers cannot be isolated: leave --isolate out"
+            )
+        isolate = possible
         layout, credentials = prepare(settings, addresses, self._directory, binaries)
         self._plane = ControlPlane(layout, credentials.agent, self._note)
         self._note(message="starting etcd and the API server", isolated=isolate, server=layout.api_server)

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import aiohttp
 
@@ -19,10 +19,11 @@ from devcluster.errors import ApiError
 from devcluster.node.backoff import BackOff
 from devcluster.node.environment import ConfigError
 from devcluster.node.handlers import HandlerError, run_handler
-from devcluster.node.images import default_pull_policy, find_image, image_id, parse_reference, pull_refused
+from devcluster.node.images import image_id
 from devcluster.node.launch import launch_spec
 from devcluster.node.probes import Kind, Prober
 from devcluster.node.process import ContainerProcess, StartError
+from devcluster.node.pulling import ImagePuller
 from devcluster.node.status import ContainerFacts, Role, Running, Terminated, Waiting
 from devcluster.settings import Image
 
@@ -53,7 +54,7 @@ class Container:
         self._process: ContainerProcess | None = None
         self._end: asyncio.Task[int] | None = None
         self._restarts = BackOff(pod.node.settings.crash_back_off)
-        self._pulls = BackOff(pod.node.settings.image_back_off)
+        self.puller = ImagePuller(self)
         self._oom_killed = False
         self._killer: asyncio.Task[None] | None = None
 
@@ -68,18 +69,20 @@ class Container:
         """The log of the run after `attempt` restarts."""
         return self.directory / f"{attempt}.log"
 
-    def _set(self, **changes: Any) -> None:
+    def set(self, **changes: Any) -> None:
+        """Change facts, and have the Pod's status written."""
         self.facts = replace(self.facts, **changes)
         self.pod.changed()
 
-    def _event(self, kind: Any, reason: str, message: str) -> None:
+    def event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Write an event about the container."""
         part = "containers" if self.role is Role.APP else "initContainers"
         self.pod.event(kind, reason, message, field=f"spec.{part}{{{self.name}}}")
 
     def wait_for(self, reason: str) -> None:
         """Show why the container is not being started yet; for states before the first start."""
         if isinstance(self.facts.state, Waiting) and self.facts.last is None:
-            self._set(state=Waiting(reason))
+            self.set(state=Waiting(reason))
 
     # Running
 
@@ -93,7 +96,7 @@ class Container:
 
     async def _once(self) -> bool:
         """One run, from pull to exit; whether another has to follow."""
-        image = await self._pull()
+        image = await self.puller.pull()
         began = time.monotonic()
         try:
             process = await self._start(image)
@@ -116,7 +119,8 @@ class Container:
             return state.exit_code != 0 and policy != "Never"
         return policy == "Always" or (policy == "OnFailure" and state.exit_code != 0)
 
-    async def _pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
+        """Wait; ends the container's run when the Pod is stopped meanwhile."""
         if self._stop.is_set():
             raise _StoppedError
         try:
@@ -132,66 +136,14 @@ class Container:
             pod = self.pod
             who = f"container={self.name} pod={pod.name}_{pod.namespace}({pod.uid})"
             message = f"back-off {_go_duration(seconds)} restarting failed {who}"
-            self._set(state=Waiting("CrashLoopBackOff", message), last=state)
-            self._event(
+            self.set(state=Waiting("CrashLoopBackOff", message), last=state)
+            self.event(
                 "Warning",
                 "BackOff",
                 f"Back-off restarting failed container {self.name} in pod {pod.name}_{pod.namespace}({pod.uid})",
             )
-        await self._pause(seconds)
-        self._set(last=state, restarts=self.facts.restarts + 1)
-
-    # Image
-
-    async def _pull(self) -> Image:
-        text = self.spec["image"]
-        if parse_reference(text) is None:
-            message = f'Failed to apply default image tag "{text}": couldn\'t parse image name "{text}": '
-            while True:
-                self._set(state=Waiting("InvalidImageName", message + "invalid reference format"))
-                self._event("Warning", "InspectFailed", message + "invalid reference format")
-                await self._pause(30)
-        policy = self.spec.get("imagePullPolicy") or default_pull_policy(text)
-        while True:
-            image = find_image(self.pod.node.settings.images, text)
-            refused, delay = self.pod.image_trouble(text)
-            if image is not None and not refused and delay == 0:
-                if policy == "Always":
-                    self._event("Normal", "Pulling", f'Pulling image "{text}"')
-                    self._event(
-                        "Normal", "Pulled", f'Successfully pulled image "{text}" in 1ms (1ms including waiting).'
-                    )
-                else:
-                    self._event("Normal", "Pulled", f'Container image "{text}" already present on machine')
-                return image
-            if policy == "Never":
-                message = f'Container image "{text}" is not present with pull policy of Never'
-                self._set(state=Waiting("ErrImageNeverPull", message))
-                self._event("Warning", "ErrImageNeverPull", message)
-                await self._pause(2)
-                continue
-            self._event("Normal", "Pulling", f'Pulling image "{text}"')
-            if delay:
-                await self._pause(delay)
-                self.pod.image_pulled(text)
-            if image is not None and not refused:
-                took = f"{delay:g}s ({delay:g}s including waiting)"
-                self._event("Normal", "Pulled", f'Successfully pulled image "{text}" in {took}.')
-                return image
-            await self.pull_failed(text)
-
-    async def pull_failed(self, text: str) -> None:
-        """Show a failed pull of `text`, then wait the back-off."""
-        message = pull_refused(text)
-        self._event("Warning", "Failed", f'Failed to pull image "{text}": {message}')
-        self._event("Warning", "Failed", "Error: ErrImagePull")
-        self._set(state=Waiting("ErrImagePull", message))
-        wait = self._pulls.next(time.monotonic(), time.monotonic()) or self.pod.node.settings.image_back_off
-        await self._pause(min(0.5, wait / 2))
-        self._event("Normal", "BackOff", f'Back-off pulling image "{text}"')
-        self._event("Warning", "Failed", "Error: ImagePullBackOff")
-        self._set(state=Waiting("ImagePullBackOff", f'Back-off pulling image "{text}": ErrImagePull: {message}'))
-        await self._pause(wait)
+        await self.pause(seconds)
+        self.set(last=state, restarts=self.facts.restarts + 1)
 
     # Start
 
@@ -205,15 +157,15 @@ class Container:
                 spec = await launch_spec(self.pod, self.spec, image, self._termination_file(attempt))
                 break
             except ConfigError as problem:
-                self._set(state=Waiting("CreateContainerConfigError", str(problem)))
-                self._event("Warning", "Failed", f"Error: {problem}")
-                await self._pause(1)
+                self.set(state=Waiting("CreateContainerConfigError", str(problem)))
+                self.event("Warning", "Failed", f"Error: {problem}")
+                await self.pause(1)
             except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as problem:
                 _log.info("%s of %s/%s: %r, again in a moment", self.name, self.pod.namespace, self.pod.name, problem)
-                await self._pause(0.5)
+                await self.pause(0.5)
         if self._stop.is_set():
             raise _StoppedError
-        self._event("Normal", "Created", f"Container created: {self.name}")
+        self.event("Normal", "Created", f"Container created: {self.name}")
         if self.pod.start_trouble(self.name):
             raise StartError(f"start refused by the annotation devcluster/start-error={self.name}")
         try:
@@ -223,14 +175,14 @@ class Container:
         identity = hashlib.sha256(f"{self.pod.uid}/{self.name}/{attempt}".encode()).hexdigest()
         self._oom_killed = False
         self._process, self._end = process, asyncio.create_task(process.wait())
-        self._set(
+        self.set(
             state=Running(datetime.now(UTC)),
             container_id=f"devcluster://{identity}",
             image_id=image_id(self.spec["image"]),
             started=False,
             ready=False,
         )
-        self._event("Normal", "Started", f"Container started: {self.name}")
+        self.event("Normal", "Started", f"Container started: {self.name}")
         return process
 
     def _start_failed(self, problem: str) -> None:
@@ -238,9 +190,9 @@ class Container:
             "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create "
             f"failed: unable to start container process: error during container init: {problem}"
         )
-        self._event("Warning", "Failed", f"Error: {message}")
+        self.event("Warning", "Failed", f"Error: {message}")
         now = datetime.now(UTC)
-        self._set(state=Terminated(128, "StartError", now, now, message), ready=False, started=False)
+        self.set(state=Terminated(128, "StartError", now, now, message), ready=False, started=False)
 
     def _termination_file(self, attempt: int) -> Path:
         return self.directory / f"termination-{attempt}"
@@ -259,7 +211,7 @@ class Container:
         process.clean_up()
         self.started.clear()
         ended = self._ended(code, state.started_at)
-        self._set(state=ended, ready=False, started=False)
+        self.set(state=ended, ready=False, started=False)
 
     def _ended(self, code: int, started_at: datetime) -> Terminated:
         reason = "Completed" if code == 0 else "OOMKilled" if self._oom_killed else "Error"
@@ -285,23 +237,23 @@ class Container:
             return
 
         def on_started() -> None:
-            self._set(started=True)
+            self.set(started=True)
             self.started.set()
 
         def on_unhealthy(kind: Kind, message: str) -> None:
             if process.running:
-                self._event("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {message}")
+                self.event("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {message}")
 
         def on_failed(kind: Kind) -> None:
             grace = self.spec[f"{kind}Probe"].get("terminationGracePeriodSeconds", self.pod.grace)
-            self._event("Normal", "Killing", f"Container {self.name} failed {kind} probe, will be restarted")
+            self.event("Normal", "Killing", f"Container {self.name} failed {kind} probe, will be restarted")
             self._killer = asyncio.create_task(self._end_process(process, grace))
 
         await Prober(
             self.spec,
             lambda probe, timeout: run_handler(probe, self.spec, self.pod.address, process, timeout),
             on_started=on_started,
-            on_ready=lambda ready: self._set(ready=ready),
+            on_ready=lambda ready: self.set(ready=ready),
             on_failed=on_failed,
             on_unhealthy=on_unhealthy,
             deleting=self._stop.is_set,
@@ -311,7 +263,7 @@ class Container:
         try:
             await run_handler(self.spec["lifecycle"]["postStart"], self.spec, self.pod.address, process, None)
         except HandlerError as problem:
-            self._event("Warning", "FailedPostStartHook", f"PostStartHook failed: {problem}")
+            self.event("Warning", "FailedPostStartHook", f"PostStartHook failed: {problem}")
             self._killer = asyncio.create_task(self._end_process(process, self.pod.grace))
             return False
         return True
@@ -340,14 +292,14 @@ class Container:
         if not running.done():
             running.cancel()
         elif not running.cancelled() and isinstance(running.exception(), HandlerError):
-            self._event("Warning", "FailedPreStopHook", f"PreStopHook failed: {running.exception()}")
+            self.event("Warning", "FailedPreStopHook", f"PreStopHook failed: {running.exception()}")
 
     async def stop(self, grace: float) -> None:
         """Stop the container for good within `grace` seconds."""
         self._stop.set()
         process = self._process
         if process is not None and process.running:
-            self._event("Normal", "Killing", f"Stopping container {self.name}")
+            self.event("Normal", "Killing", f"Stopping container {self.name}")
             await self._end_process(process, grace)
 
     def kill(self, *, out_of_memory: bool = False) -> None:

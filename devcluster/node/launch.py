@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devcluster.control.kubeconfig import write_token_kubeconfig
 from devcluster.node.environment import ConfigError, Lookup, Sources, command_line, expand, variables_of
-from devcluster.node.process import Mount, ProcessSpec
+from devcluster.node.mounts import Mount, rewrite
+from devcluster.node.process import ProcessSpec
 from devcluster.settings import Image
 
 if TYPE_CHECKING:
@@ -54,14 +54,6 @@ def user_of(pod: Object, container: Object, image: Image) -> tuple[int, int]:
         )
         raise ConfigError(f'{what} (pod: "{identity}", container: {container["name"]})')
     return user, security.get("runAsGroup", image.user)
-
-
-def rewrite(text: str, mounts: Iterable[Mount]) -> str:
-    """Replace mount paths by the directories behind them, for containers that see the host's file system."""
-    for mount in sorted(mounts, key=lambda mount: -len(mount.target)):
-        pattern = rf"(?<![\w./-]){re.escape(mount.target)}(?=$|[/:;,\s\"'\])}}])"
-        text = re.sub(pattern, mount.source.replace("\\", r"\\"), text)
-    return text
 
 
 def volume_mounts(pod: PodWorker, container: Object, variables: Mapping[str, str]) -> list[Mount]:
@@ -124,10 +116,10 @@ async def launch_spec(pod: PodWorker, container: Object, image: Image, terminati
     mounts = volume_mounts(pod, container, variables)
     directory = container.get("workingDir") or image.directory
     isolate = pod.node.isolate
+    message_path = container.get("terminationMessagePath") or "/dev/termination-log"
+    mounts.append(Mount(str(termination_file), message_path, False))
     if isolate:
         mounts.append(Mount(str(pod.hosts_file), "/etc/hosts", False))
-        path = container.get("terminationMessagePath") or "/dev/termination-log"
-        mounts.append(Mount(str(termination_file), path, False))
     else:
         command = [rewrite(part, mounts) for part in command]
         variables = {name: rewrite(value, mounts) for name, value in variables.items()}

@@ -19,7 +19,8 @@ from devcluster.node import failures
 from devcluster.node.container import Container
 from devcluster.node.environment import Sources
 from devcluster.node.files import MountError
-from devcluster.node.status import PodFacts, Role, Terminated, pod_status, says_the_same
+from devcluster.node.publisher import StatusPublisher
+from devcluster.node.status import PodFacts, Role, Terminated
 from devcluster.node.volumes import ImageVolumeMissingError, PodVolumes
 
 if TYPE_CHECKING:
@@ -59,13 +60,10 @@ class PodWorker:
         self._start_time = datetime.now(UTC)
         self._sandbox_ready = False
         self._over: tuple[str, str, str] | None = None
-        self._changed = asyncio.Event()
         self._deletion = asyncio.Event()
         self._refresh = asyncio.Event()
         self._gone = False
-        self._published: Object | None = None
-        self._status: Object = item.get("status", {})
-        self._status_version = int(metadata["resourceVersion"])
+        self._publisher = StatusPublisher(node, item, self._facts)
         self._pulled: set[str] = set()
         self._helpers: set[asyncio.Task[Any]] = set()
 
@@ -77,7 +75,7 @@ class PodWorker:
 
     def changed(self) -> None:
         """The status has to be written again."""
-        self._changed.set()
+        self._publisher.changed()
 
     def image_trouble(self, reference: str) -> tuple[bool, float]:
         """Whether a pull is to fail, and how many seconds it is to take; a pulled image is there at once."""
@@ -116,7 +114,7 @@ class PodWorker:
     def update(self, item: Object) -> None:
         """The Pod has changed in the API."""
         before, self.item = self.item, item
-        self._notice_status(item)
+        self._publisher.notice(item)
         for annotation, out_of_memory in ((failures.OOM_KILL, True), (failures.KILL, False)):
             wanted = failures.kill_order(before, item, annotation)
             for container in self.containers:
@@ -134,16 +132,6 @@ class PodWorker:
         ):
             self.refresh_volumes()
         if before["metadata"].get("generation") != metadata.get("generation"):
-            self.changed()
-
-    def _notice_status(self, item: Object) -> None:
-        """Write the status again when somebody else, such as the node lifecycle controller, has overruled it."""
-        version = int(item["metadata"]["resourceVersion"])
-        if version < self._status_version:
-            return
-        self._status, self._status_version = item.get("status", {}), version
-        if self._published is not None and not says_the_same(self._published, self._status):
-            self._published = None
             self.changed()
 
     def removed(self) -> None:
@@ -187,7 +175,7 @@ class PodWorker:
         if self.item["metadata"].get("deletionTimestamp"):
             self._deletion.set()
         self.write_hosts(self.node.service_hosts())
-        publisher = asyncio.create_task(self._publish_changes())
+        publisher = asyncio.create_task(self._publisher.run())
         story = asyncio.create_task(self._story())
         deletion = asyncio.create_task(self._deletion.wait())
         deadline = asyncio.create_task(self._deadline())
@@ -252,7 +240,7 @@ class PodWorker:
                     message = f'MountVolume.SetUp failed for volume "{volume["name"]}" : {problem}'
                     self.event("Warning", "FailedMount", message)
                 except ImageVolumeMissingError as problem:
-                    await self.containers[0].pull_failed(str(problem))
+                    await self.containers[0].puller.failed(str(problem))
                     continue
                 except (ApiError, *_UNREACHABLE) as problem:
                     _log.warning("volume %s of %s/%s: %s", volume["name"], self.namespace, self.name, problem)
@@ -297,12 +285,12 @@ class PodWorker:
     async def _finish(self) -> None:
         """Write the last status, then take the Pod out of the API."""
         await asyncio.sleep(0)  # the containers' own last steps
-        path = f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
+        order = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
         while not self._gone:
             try:
                 await self.node.awake()
-                await self._publish()
-                await self.node.api.delete(path, {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}})
+                await self._publisher.publish()
+                await self.node.api.delete(self._publisher.pod_path, order)
                 break
             except ApiError as problem:
                 if problem.status in (404, 409):
@@ -332,36 +320,6 @@ class PodWorker:
             reason=reason,
             message=message,
         )
-
-    async def _publish_changes(self) -> None:
-        while True:
-            await self._changed.wait()
-            await asyncio.sleep(0.02)
-            try:
-                await self.node.awake()
-                self._changed.clear()
-                await self._publish()
-            except ApiError as problem:
-                if problem.status == 404:
-                    return
-                _log.warning("status of %s/%s: %s", self.namespace, self.name, problem)
-            except _UNREACHABLE:
-                pass
-            else:
-                continue
-            self._changed.set()
-            await asyncio.sleep(0.3)
-
-    async def _publish(self) -> None:
-        status = pod_status(self._facts(), {**self.item, "status": self._status}, datetime.now(UTC))
-        if status == self._published:
-            return
-        path = f"/api/v1/namespaces/{self.namespace}/pods/{self.name}/status"
-        body = {"metadata": {"uid": self.uid}, "status": status}
-        answer = await self.node.api.patch(path, body, "strategic")
-        self._published = status
-        if int(answer["metadata"]["resourceVersion"]) >= self._status_version:
-            self._status, self._status_version = answer["status"], int(answer["metadata"]["resourceVersion"])
 
 
 def _init_role(spec: Object) -> Role:

@@ -14,21 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from devcluster.node.mounts import Mount, rewrite
+
 SANDBOX = Path(__file__).with_name("sandbox.py")
 _PYTHON = (sys.executable, "-I", "-S", str(SANDBOX))
 
 
 class StartError(Exception):
     """The container's command could not be executed; the message is the runtime's."""
-
-
-@dataclass(frozen=True)
-class Mount:
-    """A file or directory of this machine, shown at `target`."""
-
-    source: str
-    target: str
-    read_only: bool
 
 
 @dataclass(frozen=True)
@@ -145,6 +138,8 @@ class ContainerProcess:
         Raises:
             TimeoutError: it took longer than `timeout` seconds, and was killed.
         """
+        if not self.spec.isolate:
+            command = [rewrite(part, self.spec.mounts) for part in command]
         path = self._work / f"enter-{uuid.uuid4().hex}.json"
         path.touch(mode=0o600)
         path.write_text(

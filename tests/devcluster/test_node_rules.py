@@ -16,9 +16,9 @@ from devcluster.node.environment import ConfigError, Sources, command_line, expa
 from devcluster.node.failures import image_trouble, kill_order
 from devcluster.node.files import MountError, config_map_payload, secret_payload, write_payload
 from devcluster.node.images import default_pull_policy, find_directory, find_image, image_id, parse_reference
-from devcluster.node.launch import rewrite, user_of
+from devcluster.node.launch import user_of
+from devcluster.node.mounts import Mount, rewrite
 from devcluster.node.probes import ProbeSettings, Verdict
-from devcluster.node.process import Mount
 from devcluster.node.quantities import divide, parse_quantity
 from devcluster.node.service_links import service_variables
 from devcluster.node.status import (

@@ -190,6 +190,7 @@ def test_the_termination_message_is_read_from_its_file(cluster: Cluster, stories
     assert _ended(item)["message"] == "because"
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_a_signal_gives_128_and_its_number(cluster: Cluster, stories: str) -> None:
     # PID 1 of a PID namespace is not killed by itself, with a kubelet as here, so the shell goes on to sleep
     item = wait_for_pod(cluster, stories, "signalled", phase("Running"), "runs")
@@ -322,6 +323,7 @@ def test_the_active_deadline_ends_a_pod(cluster: Cluster, stories: str) -> None:
     assert status_of(item)["reason"] == "DeadlineExceeded"
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_a_container_sees_what_kubernetes_promises(cluster: Cluster, stories: str) -> None:
     item = wait_for_pod(cluster, stories, "sees", phase("Succeeded"), "succeeds")
     lines = cluster.pod_logs("sees", stories).splitlines()
@@ -334,6 +336,7 @@ def test_a_container_sees_what_kubernetes_promises(cluster: Cluster, stories: st
     assert 'app="sees"' in labels
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_a_read_only_root_leaves_only_volumes_writable(cluster: Cluster, stories: str) -> None:
     wait_for_pod(cluster, stories, "read-only", phase("Succeeded"), "succeeds")
     assert cluster.pod_logs("read-only", stories).endswith("right\n")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from devcluster.node.process import ContainerProcess, Mount, ProcessSpec, StartError, isolation_works
+from devcluster.node.mounts import Mount
+from devcluster.node.process import ContainerProcess, ProcessSpec, StartError, isolation_works
 from devcluster.paths import REPOSITORY
 from tests.devcluster.helpers import eventually, processes_with
 

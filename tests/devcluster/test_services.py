@@ -88,6 +88,7 @@ def test_a_service_without_pods_refuses_and_one_without_selector_has_no_slice(cl
     assert not _slice(cluster, namespace, "empty").get("endpoints")
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_pods_reach_services_by_name_and_node_ports_answer(cluster: Cluster, namespace: str) -> None:
     headless = service("each", clusterIP="None", selector={"app": "web"})
     cluster.apply(deployment("web", server_container()), service("web", type="NodePort"), headless, namespace=namespace)

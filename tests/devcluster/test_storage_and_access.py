@@ -153,6 +153,7 @@ def test_a_forced_deletion_leaves_no_process(cluster: Cluster, namespace: str) -
     cluster.wait_until(lambda: not processes_with(marker), "the process is gone", timeout=10)
 
 
+@pytest.mark.usefixtures("namespaces")
 def test_pod_security_restricted_is_enforced(cluster: Cluster, namespace: str) -> None:
     label = "pod-security.kubernetes.io/enforce=restricted"
     cluster.kubectl("label", "namespace", namespace, label)
