@@ -27,7 +27,9 @@ def operator(cluster: Cluster) -> Cluster:
     cluster.apply(namespace)
     settings = {"PROGRESS_SECONDS": "0.5", "POLL_SECONDS": "3", "RESYNC_SECONDS": "20"}
     extra = [{"name": f"EMBEDDING_OPERATOR_{name}", "value": value} for name, value in settings.items()]
-    arguments = [f"--namespace={OPERATOR_NAMESPACE}", "--set=replicaCount=2", "--wait", "--timeout=90s"]
+    # Other suites that share the cluster may have applied the CustomResourceDefinition before.
+    scope = [f"--namespace={OPERATOR_NAMESPACE}", "--take-ownership"]
+    arguments = [*scope, "--set=replicaCount=2", "--wait", "--timeout=90s"]
     try:
         cluster.helm(
             "upgrade", "--install", RELEASE, str(CHART), *arguments, f"--set-json=extraEnv={json.dumps(extra)}"
