@@ -58,7 +58,6 @@ CONFIG_MAPS: Final = Resource("v1", "ConfigMap", "configmaps")
 PODS: Final = Resource("v1", "Pod", "pods")
 CORE_EVENTS: Final = Resource("v1", "Event", "events")
 EVENTS: Final = Resource("events.k8s.io/v1", "Event", "events")
-PERSISTENT_VOLUME_CLAIMS: Final = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 
 ALWAYS_OWNED: Final = (

@@ -11,7 +11,7 @@ import typer
 
 from embedding_runtime import __version__
 from embedding_runtime.errors import EXIT_STATUSES, FatalError
-from embedding_runtime.settings import Settings, flag, load, origin, variable
+from embedding_runtime.settings import LogFormat, Settings, flag, load, origin, variable
 
 _STATUSES = "\n\n".join(f"{status}  {meaning}" for status, meaning in EXIT_STATUSES.items())
 app = typer.Typer(
@@ -41,7 +41,7 @@ def _serve(alias: list[str] | None = None, **flags: Any) -> None:
         if os.environ.get("SHOW_CONFIG", "0").lower() in ("1", "true"):
             typer.echo(_table(settings, flags))
             return
-        set_up_logging(settings.log_format, settings.log_level)
+        set_up_logging(as_json=settings.log_format is LogFormat.JSON, level=settings.log_level)
         serve(settings)
     except FatalError as error:
         report(error)

@@ -8,8 +8,6 @@ import sys
 import time
 from contextvars import ContextVar
 
-from embedding_runtime.settings import LogFormat, LogLevel
-
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
@@ -42,10 +40,10 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def set_up_logging(form: LogFormat, level: LogLevel) -> None:
-    """Send every logger to stderr in the chosen form; chatty libraries from WARNING on."""
+def set_up_logging(*, as_json: bool, level: str) -> None:
+    """Send every logger to stderr, from `level` on; chatty libraries from WARNING on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if form is LogFormat.JSON else _TextFormatter())
+    handler.setFormatter(_JsonFormatter() if as_json else _TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -19,9 +19,7 @@ BUDGET = {
     ("embedding-operator.io", "embeddingservices/status", "patch"),
     *(("", "pods", verb) for verb in READ),
     ("", "events", "list"),
-    ("", "persistentvolumeclaims", "get"),
     ("events.k8s.io", "events", "create"),
-    ("events.k8s.io", "events", "patch"),
 }
 MONITORING = {
     *(("monitoring.coreos.com", "servicemonitors", verb) for verb in OWN),

@@ -75,7 +75,11 @@ class ServerProcess:
 
             def ready() -> bool:
                 assert self.process.poll() is None, "\n".join(self.lines)
-                return client.get(f"{url}/v1/health/ready").status_code == 200
+                try:
+                    return client.get(f"{url}/v1/health/ready").status_code == 200
+                except httpx.TransportError:
+                    # It is going down: the next look at the process says why.
+                    return False
 
             wait_until(ready, timeout, "readiness")
         return url

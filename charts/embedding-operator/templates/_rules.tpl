@@ -28,12 +28,9 @@
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
-- apiGroups: [""]
-  resources: [persistentvolumeclaims]
-  verbs: [get]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- if .Values.monitoring.enabled }}
 - apiGroups: [monitoring.coreos.com]
   resources: [servicemonitors, prometheusrules]

@@ -61,6 +61,7 @@ class Operator:
         self._watching = asyncio.Event()
         self._stopping = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
+        self._first_list: asyncio.Task[None] | None = None
         lease_cluster = ClusterClient(lease_api, count=self.metrics.count_api_request, timeout=REQUEST_SECONDS)
         self.leadership = Leadership(
             lease_cluster,
@@ -137,6 +138,7 @@ class Operator:
 
     async def _watch(self) -> None:
         """kopf's watch streams, on every replica, so that a new leader starts with a warm picture."""
+        await self._wait_for_resource()
         ready = asyncio.Event()
         namespaces = self.settings.watch_namespaces
         registry = build_registry(self._seen, self._gone, load_configuration, self._heard)
@@ -163,6 +165,17 @@ class Operator:
             )
         finally:
             marker.cancel()
+
+    async def _wait_for_resource(self) -> None:
+        """Wait until EmbeddingServices are served: kopf looks for its resources only once, when it starts."""
+        namespace = next(iter(self.settings.watch_namespaces), None)
+        while True:
+            try:
+                await self.cluster.list(EMBEDDING_SERVICES, namespace)
+                return
+            except ClusterError as error:
+                log.warning("EmbeddingServices cannot be listed yet: %s; looking again in 5 s", error.message)
+            await asyncio.sleep(5)
 
     async def _resync(self) -> None:
         """List all services once per period: whatever a watch lost is found again."""
@@ -196,16 +209,18 @@ class Operator:
         if leading:
             workers = range(self.settings.workers)
             self._workers = [asyncio.create_task(self.queue.work(self.reconciler.handle)) for _ in workers]
-            await self._list_all(spread=1.0)
+            # Beside the election, not in it: a list that takes long must not delay the renewal of the Lease.
+            self._first_list = asyncio.create_task(self._list_all(spread=1.0))
         else:
             await self._stop_workers()
             self.queue.clear()
 
     async def _stop_workers(self) -> None:
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
-        self._workers = []
+        tasks = [*self._workers, *([self._first_list] if self._first_list is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._workers, self._first_list = [], None
 
     def _alive(self) -> str | None:
         dead = [worker for worker in self._workers if worker.done()]

@@ -57,17 +57,14 @@ def accepted_verdict(service: EmbeddingService) -> Verdict:
 def interest_of(resource: Mapping[str, Any], service: EmbeddingService | None, *, monitoring: bool) -> Interest:
     """What has to be read for this service. Pure."""
     if service is None:
-        return Interest(children=(), claims=(), port=RUNTIME_PORT, tls=False)
+        return Interest(children=(), port=RUNTIME_PORT, tls=False)
     children = [
         (BY_KIND[reference.api_version, reference.kind], reference.name)
         for reference in inventory(service)
         if monitoring or not (reference.optional_api or reference.kind == "ConfigMap")
     ]
-    model = service.spec.model
-    source = model.persistent_volume_claim if model is not None else None
     return Interest(
         children=tuple(children),
-        claims=(source.claim_name,) if source is not None else (),
         port=RUNTIME_PORT,
         tls=service.spec.runtime.tls is not None,
     )

@@ -1,1 +1,1 @@
-"""What the cluster holds: children, Pods, claims and the runtime's own answers, read into one frozen `Snapshot`."""
+"""What the cluster holds: children, Pods and the runtime's own answers, read into one frozen `Snapshot`."""

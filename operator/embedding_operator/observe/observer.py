@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,7 +10,6 @@ from embedding_operator.api.constants import SERVICE_LABEL
 from embedding_operator.cluster import (
     CORE_EVENTS,
     EMBEDDING_SERVICES,
-    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     ClusterClient,
     ClusterError,
@@ -19,7 +18,7 @@ from embedding_operator.cluster import (
 from embedding_operator.cluster import Object as ClusterObject
 from embedding_operator.observe.endpoints import EndpointReader
 from embedding_operator.observe.pods import pod_state, waits_without_reason, warning_messages
-from embedding_operator.observe.snapshot import ClaimState, Object, PodState, Snapshot
+from embedding_operator.observe.snapshot import Object, PodState, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,6 @@ class Interest:
 
     children: Sequence[tuple[Resource, str]]
     """Kinds and names of the objects it may own."""
-    claims: Sequence[str]
     port: int
     tls: bool
 
@@ -60,7 +58,6 @@ class Observer:
             children=children,
             pods=pods,
             readings=await self.endpoints.read_all(pods, port=interest.port, tls=interest.tls),
-            claims=await self._claims(namespace, interest.claims),
         )
 
     async def _pods(self, namespace: str, name: str) -> tuple[PodState, ...]:
@@ -82,14 +79,3 @@ class Observer:
                 return ()
             raise
         return warning_messages(events)
-
-    async def _claims(self, namespace: str, names: Iterable[str]) -> tuple[ClaimState, ...]:
-        states = []
-        for name in names:
-            claim = await self.cluster.get(PERSISTENT_VOLUME_CLAIMS, namespace, name)
-            if claim is None:
-                states.append(ClaimState(name, exists=False))
-            else:
-                phase = str((claim.get("status") or {}).get("phase") or "Pending")
-                states.append(ClaimState(name, exists=True, phase=phase))
-        return tuple(states)

@@ -80,16 +80,6 @@ class RuntimeMetrics:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimState:
-    """A PersistentVolumeClaim the service mounts."""
-
-    name: str
-    exists: bool
-    phase: str = ""
-    waits_for_consumer: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything known about one EmbeddingService at one moment."""
 
@@ -101,7 +91,6 @@ class Snapshot:
     pods: tuple[PodState, ...] = ()
     readings: Mapping[str, Reading] = field(default_factory=dict)
     """By Pod name; only Pods that have an address and a running container were asked."""
-    claims: tuple[ClaimState, ...] = ()
 
     @property
     def name(self) -> str:

@@ -15,8 +15,10 @@ from typing import Any
 from embedding_runtime.models.files import DirectoryError
 
 Progress = Callable[[str], None]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _WANTED = ("*.json", "*.txt", "*.model", "*.safetensors", "*.tiktoken", "*.jinja")
+_WANTED_PICKLES = (*_WANTED, "pytorch_model*.bin", "*/pytorch_model.bin")
 _UNWANTED = ("onnx/*", "openvino/*", "*.onnx*", "coreml/*")
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,11 @@ def _download(repository: str, revision: str | None, cache: Path, progress: Prog
     from huggingface_hub import HfApi, constants, errors, snapshot_download
 
     wanted = revision or "main"
+    # A commit never changes: what is here whole needs no hub.
+    complete = _already_downloaded(repository, wanted, cache) if _COMMIT.fullmatch(wanted) else None
+    if complete is not None:
+        constants.HF_HUB_OFFLINE = True
+        return Source(complete, repository, wanted)
     progress(f"looking up {repository} at {wanted}")
     try:
         info = HfApi(library_name="embedding-runtime").model_info(
@@ -86,18 +93,30 @@ def _download(repository: str, revision: str | None, cache: Path, progress: Prog
 
 
 def _already_downloaded(repository: str, revision: str, cache: Path) -> Path | None:
+    """The files of an earlier download, when nothing that is needed is missing."""
     from huggingface_hub import snapshot_download
 
-    try:
-        return Path(snapshot_download(repository, revision=revision, cache_dir=cache / "hub", local_files_only=True))
-    except Exception:
-        return None
+    for patterns in (_WANTED, _WANTED_PICKLES):
+        try:
+            found = snapshot_download(
+                repository,
+                revision=revision,
+                cache_dir=cache / "hub",
+                local_files_only=True,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(_UNWANTED),
+            )
+        except Exception:  # noqa: S112 (whatever the reason, it is downloaded then)
+            continue
+        if any(Path(found).glob("*.safetensors")) or any(Path(found).glob("pytorch_model*.bin")):
+            return Path(found)
+    return None
 
 
 def _choose_files(files: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     """Configuration, tokenizer and weights; `.bin` weights only where there are no safetensors."""
     has_safetensors = any(name.endswith(".safetensors") and "/" not in name for name, _ in files)
-    patterns = _WANTED if has_safetensors else (*_WANTED, "pytorch_model*.bin", "*/pytorch_model.bin")
+    patterns = _WANTED if has_safetensors else _WANTED_PICKLES
     return [
         (name, size)
         for name, size in files

@@ -1,7 +1,11 @@
-"""The shared cluster with the generated CRD, and namespaces that enforce the Pod Security level `restricted`."""
+"""A cluster with the generated CRD and no operator, and namespaces that enforce Pod Security `restricted`.
+
+These tests own their cluster: an operator at work would change what they apply.
+"""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,10 +13,16 @@ import pytest
 from kubernetes import config
 from kubernetes.dynamic import DynamicClient
 
-from devcluster import Cluster
+from devcluster import Cluster, ClusterSettings
 from tests.operator.helpers import CRD
 
 DEFINITION = "embeddingservices.embedding-operator.io"
+
+
+@pytest.fixture(scope="package")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(ClusterSettings(name=f"api-{uuid.uuid4().hex[:6]}")) as started:
+        yield started
 
 
 def conditions(cluster: Cluster) -> dict[str, str]:
@@ -22,9 +32,8 @@ def conditions(cluster: Cluster) -> dict[str, str]:
 
 
 @pytest.fixture(scope="package")
-def definition(cluster: Cluster) -> Iterator[None]:
-    """The generated CRD, established and structural. Removed afterwards unless it was there before."""
-    existed = cluster.get("customresourcedefinition", DEFINITION) is not None
+def definition(cluster: Cluster) -> None:
+    """The generated CRD, established and structural."""
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD))
     cluster.wait_until(lambda: conditions(cluster).get("Established") == "True", f"{DEFINITION} is established")
     assert "NonStructuralSchema" not in conditions(cluster)
@@ -32,9 +41,6 @@ def definition(cluster: Cluster) -> Iterator[None]:
     cluster.wait_until(
         lambda: cluster.kubectl("get", "embeddingservices", check=False).returncode == 0, f"{DEFINITION} is served"
     )
-    yield
-    if not existed:
-        cluster.kubectl("delete", "crd", DEFINITION, "--wait")
 
 
 @pytest.fixture

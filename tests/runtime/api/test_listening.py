@@ -23,7 +23,6 @@ from embedding_runtime.api.listening import listen
 from embedding_runtime.api.server import ServerSettings
 from embedding_runtime.errors import ListenError, SettingsError
 from embedding_runtime.logs import set_up_logging
-from embedding_runtime.settings import LogFormat, LogLevel
 
 from tests.runtime.api.served import served
 from tests.runtime.helpers import wait_until
@@ -135,7 +134,7 @@ def captured() -> Iterator[list[str]]:
     lines: list[str] = []
     root = logging.getLogger()
     before = (root.handlers[:], root.level, logging.getLogger("embedding_runtime").level)
-    set_up_logging(LogFormat.JSON, LogLevel.DEBUG)
+    set_up_logging(as_json=True, level="debug")
     handler = root.handlers[0]
     lock = threading.Lock()
 
