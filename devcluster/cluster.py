@@ -88,7 +88,12 @@ class Cluster:
         """
         self._binaries = locate(progress=progress)
         self._handle = launch.start(
-            self.settings, self.directory, self._binaries, owned=not detached, progress=progress
+            self.settings,
+            self.directory,
+            self._binaries,
+            owned=not detached,
+            temporary=self._own_directory,
+            progress=progress,
         )
         if detached:
             self._handle.leave()

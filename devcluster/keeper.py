@@ -6,7 +6,8 @@ supervisor ends, even by SIGKILL, it finds and kills all descendants. When the k
 tells the supervisor (PR_SET_PDEATHSIG), which then does the same. Were both killed at one stroke, the kernel would
 still kill the supervisor's children, and with each container in a PID namespace all of its processes.
 
-Arguments: the state directory; optionally a file descriptor whose end of file means that the owner has died.
+Arguments: the state directory; optionally a file descriptor whose end of file means that the owner has died; then
+optionally `temporary`, when nobody else is going to remove the state directory in that case.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import ctypes
 import fcntl
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +72,7 @@ def main() -> None:
     """Start the supervisor, wait for its end or for the order to end it, and clean up."""
     state = sys.argv[1]
     lifeline = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    temporary, orphaned = sys.argv[3:] == ["temporary"], False
     lock = os.open(os.path.join(state, "lock"), os.O_RDWR | os.O_CREAT, 0o600)  # held: says that the cluster is up
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -100,12 +103,14 @@ def main() -> None:
                 os.read(wake_read, 512)
                 _reap()
             if lifeline is not None and lifeline in readable:
-                stopping, watched = True, [wake_read]
+                stopping, orphaned, watched = True, True, [wake_read]
             if stopping and deadline is None:
                 deadline = time.monotonic() + _GRACE
                 supervisor.terminate()
     finally:
         kill_descendants()
+        if temporary and orphaned:
+            shutil.rmtree(state, ignore_errors=True)
 
 
 if __name__ == "__main__":

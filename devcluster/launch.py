@@ -64,12 +64,14 @@ def start(
     binaries: dict[str, Path],
     *,
     owned: bool,
+    temporary: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Handle:
     """Start a cluster in `directory` and wait until its nodes are Ready; what an earlier one left there is removed.
 
     Args:
         owned: the cluster ends with this process, or when the handle is released.
+        temporary: an owned cluster's directory goes with it even when this process is killed.
         progress: told what is being waited for, when that changes.
 
     Raises:
@@ -88,7 +90,7 @@ def start(
         chosen = {"settings": settings.model_dump(), "binaries": {name: str(path) for name, path in binaries.items()}}
         (directory / "settings.json").write_text(json.dumps(chosen, indent=2))
         (directory / "logs").mkdir()
-        keeper, lifeline = _start_keeper(directory, owned)
+        keeper, lifeline = _start_keeper(directory, owned, temporary)
         return _wait(directory, keeper, lifeline, progress)
 
 
@@ -130,11 +132,11 @@ def _wait(
         raise
 
 
-def _start_keeper(directory: Path, owned: bool) -> tuple[subprocess.Popen[bytes], int | None]:
+def _start_keeper(directory: Path, owned: bool, temporary: bool) -> tuple[subprocess.Popen[bytes], int | None]:
     command = [sys.executable, str(_KEEPER), str(directory)]
     read, write = os.pipe() if owned else (None, None)
     if read is not None:
-        command.append(str(read))
+        command += [str(read), *(["temporary"] if temporary else [])]
     modules = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": modules, "PYTHONDONTWRITEBYTECODE": "1"}
     try:

@@ -54,6 +54,9 @@ class ClusterSettings(_Frozen):
     """The first wait before a failed image pull is tried again (a kubelet: 10); doubled up to 30 times this."""
     node_grace: float = Field(default=20.0, gt=0)
     """How long a node may be silent before it is NotReady (Kubernetes: 50)."""
+    endpoint_delay: float = Field(default=0.2, ge=0)
+    """How long Services still send new connections to a Pod that is no longer ready or being deleted. Real clusters
+    need this long, and longer, until every node has heard of it."""
     autoscaler_period: float = Field(default=1.0, gt=0)
     """How often the HorizontalPodAutoscaler looks (Kubernetes: 15)."""
     autoscaler_downscale_stabilization: float = Field(default=5.0, ge=0)

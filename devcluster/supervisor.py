@@ -98,7 +98,13 @@ class Supervisor:
         kubelet_port = free_port(addresses.node(0), 10250)
         pods = Informer(api, "/api/v1/pods")
         agent: Agent
-        network = ServiceNetwork(api, pods, node_address=addresses.node(0), hosts_changed=lambda: agent.refresh_hosts())
+        network = ServiceNetwork(
+            api,
+            pods,
+            delay=settings.endpoint_delay,
+            node_address=addresses.node(0),
+            hosts_changed=lambda: agent.refresh_hosts(),
+        )
         agent = Agent(
             api,
             settings,

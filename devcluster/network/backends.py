@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Object = dict[str, Any]
+Target = tuple[str, int]
+"""Address and port."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,27 @@ def backends(service: Object, pods: Iterable[Object]) -> list[Backend]:
     return sorted(found, key=lambda backend: backend.uid)
 
 
-def targets(found: Sequence[Backend], port_name: str) -> list[tuple[str, int]]:
+class Lingering:
+    """The targets of one Service port as kube-proxy has them: new ones at once, those gone only after a delay."""
+
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
+        self._now: list[Target] = []
+        self._until: dict[Target, float] = {}
+
+    def update(self, fresh: Sequence[Target], moment: float) -> None:
+        """The Pods have changed; `moment` is in monotonic seconds."""
+        for gone in set(self._now) - set(fresh):
+            self._until[gone] = moment + self._delay
+        self._now = list(fresh)
+
+    def at(self, moment: float) -> list[Target]:
+        """The targets of a connection that begins at `moment`."""
+        self._until = {target: end for target, end in self._until.items() if end > moment and target not in self._now}
+        return [*self._now, *self._until]
+
+
+def targets(found: Sequence[Backend], port_name: str) -> list[Target]:
     """Address and port of the Pods that get new connections.
 
     Like kube-proxy: ready ones; when there is none, those that terminate but still serve.

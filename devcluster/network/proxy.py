@@ -81,7 +81,8 @@ def _same(half: _Half) -> _Half:
 class Proxy:
     """Listens on one address and port and spreads connections over the targets, in turn.
 
-    While there is no target, connections are reset, as with kube-proxy.
+    As with kube-proxy, connections are reset while there is no target, and also when the chosen target refuses: no
+    other one is tried.
     """
 
     def __init__(self, address: str, port: int, targets: Targets) -> None:
@@ -109,35 +110,38 @@ class Proxy:
     async def _connect(self, front: _Front) -> None:
         assert front.transport is not None
         candidates = list(self._targets())
-        for _ in range(len(candidates)):
-            self._turn += 1
-            host, port = candidates[self._turn % len(candidates)]
-            back = _Half()
-            try:
-                await asyncio.wait_for(
-                    asyncio.get_running_loop().create_connection(functools.partial(_same, back), host, port),
-                    _CONNECT_TIMEOUT,
-                )
-            except (OSError, TimeoutError) as problem:
-                _log.debug("%s:%s -> %s:%s: %s", self.address, self.port, host, port, problem)
-                continue
-            assert back.transport is not None
-            front.other, back.other = back, front
-            for data in back.early:
-                front.transport.write(data)
-            back.early.clear()
-            if back.ended or back.transport.is_closing():
-                front.transport.close()
-            elif front.transport.is_closing():
-                back.transport.close()
-            else:
-                front.transport.resume_reading()
+        self._turn += 1
+        if candidates and await self._joined(front, *candidates[self._turn % len(candidates)]):
             return
         connection = front.transport.get_extra_info("socket")
         if connection is not None:  # a reset instead of an orderly end: nobody is there
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         front.transport.abort()
+
+    async def _joined(self, front: _Front, host: str, port: int) -> bool:
+        assert front.transport is not None
+        back = _Half()
+        try:
+            await asyncio.wait_for(
+                asyncio.get_running_loop().create_connection(functools.partial(_same, back), host, port),
+                _CONNECT_TIMEOUT,
+            )
+        except (OSError, TimeoutError) as problem:
+            _log.debug("%s:%s -> %s:%s: %s", self.address, self.port, host, port, problem)
+            return False
+        assert back.transport is not None
+        front.other, back.other = back, front
+        for data in back.early:
+            front.transport.write(data)
+        back.early.clear()
+        if back.ended or back.transport.is_closing():
+            front.transport.close()
+        elif front.transport.is_closing():
+            back.transport.close()
+        else:
+            front.transport.resume_reading()
+        return True
 
     def close(self) -> None:
         """Stop to listen; established connections go on."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiohttp
 
 from devcluster.errors import ApiError
-from devcluster.network.backends import Backend, backends, targets
+from devcluster.network.backends import Backend, Lingering, Target, backends, targets
 from devcluster.network.proxy import Proxy
 from devcluster.network.slices import slice_manifest, slice_name
 from devcluster.node.api import Api, Event, Informer, Key, key_of
@@ -26,13 +27,15 @@ _SLICES = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
 class ServiceNetwork:
     """Keeps a listener on every Service port and an EndpointSlice for every Service with a selector."""
 
-    def __init__(self, api: Api, pods: Informer, *, node_address: str, hosts_changed: Callable[[], None]) -> None:
-        self._api, self._pods = api, pods
+    def __init__(
+        self, api: Api, pods: Informer, *, delay: float, node_address: str, hosts_changed: Callable[[], None]
+    ) -> None:
+        self._api, self._pods, self._delay = api, pods, delay
         self._node_address = node_address
         self._hosts_changed = hosts_changed
         self.services = Informer(api, "/api/v1/services")
         self._backends: dict[Key, list[Backend]] = {}
-        self._proxies: dict[tuple[Key, str, int], Proxy] = {}
+        self._proxies: dict[tuple[Key, str, int, str], tuple[Proxy, Lingering]] = {}
         self._written: dict[Key, Object] = {}
         self._dirty: set[Key] = set()
         self._wake = asyncio.Event()
@@ -46,7 +49,7 @@ class ServiceNetwork:
                 group.create_task(self.services.run())
                 group.create_task(self._work())
         finally:
-            for proxy in self._proxies.values():
+            for proxy, _ in self._proxies.values():
                 proxy.close()
 
     def _service_changed(self, event: Event, item: Object) -> None:
@@ -66,6 +69,9 @@ class ServiceNetwork:
         if service is None:
             return
         self._backends[key] = backends(service, self._pods.items.values())
+        for (owner, _, _, port_name), (_, lingering) in self._proxies.items():
+            if owner == key:
+                lingering.update(self._targets(key, port_name), time.monotonic())
         if service["spec"].get("clusterIP") == "None" and self._backends[key] != before:
             self._hosts_changed()  # the name of a headless Service stands for its Pods
 
@@ -94,7 +100,7 @@ class ServiceNetwork:
 
     # kube-proxy
 
-    def _targets(self, key: Key, port_name: str) -> list[tuple[str, int]]:
+    def _targets(self, key: Key, port_name: str) -> list[Target]:
         if key == _KUBERNETES:
             host, _, port = self._api.server.removeprefix("https://").rpartition(":")
             return [(host, int(port))]
@@ -103,20 +109,20 @@ class ServiceNetwork:
     async def _listen(self, key: Key) -> None:
         service = self.services.items.get(key)
         wanted = dict(self._listeners(service)) if service is not None else {}
-        for place in [place for place in self._proxies if place[0] == key]:
-            if (place[1], place[2]) not in wanted:
-                self._proxies.pop(place).close()
-        for (address, port), name in wanted.items():
-            if (key, address, port) in self._proxies:
-                continue
-            proxy = Proxy(address, port, functools.partial(self._targets, key, name))
+        places = {(key, address, port, name) for (address, port), name in wanted.items()}
+        for place in [place for place in self._proxies if place[0] == key and place not in places]:
+            self._proxies.pop(place)[0].close()
+        for _, address, port, name in places - self._proxies.keys():
+            lingering = Lingering(self._delay)
+            lingering.update(self._targets(key, name), time.monotonic())
+            proxy = Proxy(address, port, functools.partial(_now, lingering))
             try:
                 await proxy.start()
             except OSError as problem:
                 level = logging.DEBUG if key == _KUBERNETES else logging.WARNING
                 _log.log(level, "Service %s/%s: cannot listen on %s:%s: %s", *key, address, port, problem.strerror)
                 continue
-            self._proxies[key, address, port] = proxy
+            self._proxies[key, address, port, name] = proxy, lingering
 
     def _listeners(self, service: Object) -> Iterator[tuple[tuple[str, int], str]]:
         spec = service["spec"]
@@ -163,3 +169,7 @@ class ServiceNetwork:
                 ready = [address] if address else []
             lines += [f"{one}\t{' '.join(names)}\n" for one in ready]
         return "".join(lines)
+
+
+def _now(lingering: Lingering) -> list[Target]:
+    return lingering.at(time.monotonic())

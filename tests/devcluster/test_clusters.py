@@ -38,29 +38,25 @@ pytestmark = [
 
 OWNER = """
 import time
-from pathlib import Path
 from devcluster import Cluster, ClusterSettings
 settings = ClusterSettings(
     name="other", nodes=2, gpus_per_node=1, isolate=False, node_grace=4, token_lifetime=600
 )
-cluster = Cluster(settings, directory=Path({directory!r})).start()
-print("up", flush=True)
+cluster = Cluster(settings).start()
+print(cluster.directory, flush=True)
 time.sleep(3600)
 """
 Owned = tuple[Cluster, subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="module")
-def owned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owned]:
+def owned() -> Iterator[Owned]:
     """A second cluster, whose containers get no namespaces, with two nodes of one GPU each, and its owner."""
-    directory = tmp_path_factory.mktemp("other") / "state"
-    program = OWNER.format(directory=str(directory))
-    owner = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     with owner:
         try:
             assert owner.stdout is not None
-            assert owner.stdout.readline() == "up\n"
-            started = Cluster.attach(directory)
+            started = Cluster.attach(Path(owner.stdout.readline().strip()))
             started.wait_until(
                 lambda: started.get("serviceaccount", "default", "default") is not None, "ServiceAccount", timeout=20
             )
@@ -216,3 +212,4 @@ def test_a_cluster_ends_with_the_process_that_owns_it(owned: Owned) -> None:
     wait_for_pod(other, "default", "orphan", ready, "is ready")
     owner.kill()
     eventually(lambda: not processes_with(str(other.directory)) and not processes_with("86399.5"), "no process is left")
+    assert not other.directory.exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from devcluster.network.backends import backends, targets
+from devcluster.network.backends import Lingering, backends, targets
 from devcluster.network.slices import slice_manifest
 from devcluster.node.backoff import BackOff
 from devcluster.node.environment import ConfigError, Sources, command_line, expand, field_value, variables_of
@@ -341,6 +341,18 @@ def test_new_connections_go_to_ready_pods_or_else_to_those_that_still_serve() ->
         {"ready": False, "serving": False, "terminating": False},
         {"ready": False, "serving": True, "terminating": True},
     ]
+
+
+def test_targets_that_are_gone_linger_for_a_moment() -> None:
+    lingering = Lingering(delay=1)
+    lingering.update([("a", 1), ("b", 1)], 0)
+    assert lingering.at(0) == [("a", 1), ("b", 1)]
+    lingering.update([("b", 1), ("c", 1)], 5)
+    assert lingering.at(5.5) == [("b", 1), ("c", 1), ("a", 1)]
+    assert lingering.at(6) == [("b", 1), ("c", 1)]
+    lingering.update([("b", 1)], 7)
+    lingering.update([("b", 1), ("c", 1)], 7.5)
+    assert lingering.at(7.6) == [("b", 1), ("c", 1)]
 
 
 # Failures on demand
