@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 from embedding_runtime import __version__
 from embedding_runtime.api.app import create_app
@@ -32,6 +34,7 @@ def serve(settings: Settings) -> None:
     for warning in warnings():
         _log.warning("%s", warning)
     raise_file_limit()
+    _set_library_environment(settings)
     if settings.tls_cert_file and settings.tls_key_file:
         check_certificate(settings.tls_cert_file, settings.tls_key_file)
     state = ServiceState(settings.served_name, settings.model_aliases)
@@ -56,6 +59,17 @@ def serve(settings: Settings) -> None:
     if server.fatal is not None:
         raise server.fatal
     _log.info("stopped")
+
+
+def _set_library_environment(settings: Settings) -> None:
+    """What huggingface_hub reads when it is imported; what the user set stays.
+
+    Its caches go where ours are, as the home of a container's user may not be writable. A model directory needs no hub.
+    """
+    os.environ.setdefault("HF_HOME", str(settings.cache_dir / "huggingface"))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if Path(settings.model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def _server_settings(settings: Settings) -> ServerSettings:
