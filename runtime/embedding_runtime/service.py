@@ -86,8 +86,10 @@ def _load(settings: Settings, state: ServiceState, metrics: Metrics, server: Ser
     progress = Progress(state.report)
 
     try:
-        model = load_model(_load_request(settings), progress)
-        progress.finish()
+        try:
+            model = load_model(_load_request(settings), progress)
+        finally:
+            progress.finish()
         limits = Limits(
             max_batch_tokens=settings.max_batch_tokens or model.default_batch_tokens,
             max_batch_items=settings.max_batch_items,
