@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 from embedding_runtime import __version__
 from embedding_runtime.api.app import create_app
@@ -32,6 +34,7 @@ def serve(settings: Settings) -> None:
     for warning in warnings():
         _log.warning("%s", warning)
     raise_file_limit()
+    _set_library_environment(settings)
     if settings.tls_cert_file and settings.tls_key_file:
         check_certificate(settings.tls_cert_file, settings.tls_key_file)
     state = ServiceState(settings.served_name, settings.model_aliases)
@@ -58,6 +61,17 @@ def serve(settings: Settings) -> None:
     _log.info("stopped")
 
 
+def _set_library_environment(settings: Settings) -> None:
+    """What huggingface_hub reads when it is imported; what the user set stays.
+
+    Its caches go where ours are, as the home of a container's user may not be writable. A model directory needs no hub.
+    """
+    os.environ.setdefault("HF_HOME", str(settings.cache_dir / "huggingface"))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if Path(settings.model).is_dir():
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
 def _server_settings(settings: Settings) -> ServerSettings:
     return ServerSettings(
         drain_timeout=settings.drain_timeout_seconds,
@@ -72,8 +86,10 @@ def _load(settings: Settings, state: ServiceState, metrics: Metrics, server: Ser
     progress = Progress(state.report)
 
     try:
-        model = load_model(_load_request(settings), progress)
-        progress.finish()
+        try:
+            model = load_model(_load_request(settings), progress)
+        finally:
+            progress.finish()
         limits = Limits(
             max_batch_tokens=settings.max_batch_tokens or model.default_batch_tokens,
             max_batch_items=settings.max_batch_items,

@@ -61,10 +61,11 @@ class LogLevel(StrEnum):
 
 def default_cache() -> Path:
     """XDG_CACHE_HOME or ~/.cache when that can be written, else /tmp: containers run under any UID."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    parent = next((path for path in (home, *home.parents) if path.exists()), Path("/"))
-    base = home if os.access(parent, os.W_OK) and parent != Path("/") else Path("/tmp")  # noqa: S108
-    return base / "embedding-runtime"
+    given = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("HOME", "") and f"{os.environ['HOME']}/.cache")
+    base = Path(given or "/")
+    existing = next(path for path in (base, *base.parents) if path.exists())
+    writable = base.is_absolute() and existing != existing.parent and os.access(existing, os.W_OK)
+    return (base if writable else Path("/tmp")) / "embedding-runtime"  # noqa: S108
 
 
 def _is_service_link(field: str) -> bool:

@@ -87,18 +87,25 @@ def test_langchain_nvidia_finds_the_only_model(base: str) -> None:
     assert NVIDIAEmbeddings(base_url=base).model == MODEL
 
 
-def test_langchain_openai(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_langchain_openai(base: str) -> None:
     from langchain_openai import OpenAIEmbeddings
 
     options: dict[str, Any] = {"base_url": base, "api_key": "unused", "model": MODEL}
     assert_golden(OpenAIEmbeddings(check_embedding_ctx_length=False, **options).embed_documents(TEXTS))
 
 
-def test_token_arrays_as_langchain_openai_sends_them_are_refused_readably(base: str) -> None:
-    """Its default asks tiktoken, which downloads its tables; what it then sends is this."""
-    with openai.OpenAI(base_url=base, api_key="unused") as client:  # noqa: SIM117
-        with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
-            client.embeddings.create(model=MODEL, input=[[9906, 1917], [6151]])
+def test_langchain_openai_with_its_default_is_refused_readably(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its default sends token arrays. The tables it would download are replaced by one token for each byte."""
+    import tiktoken
+    from langchain_openai import OpenAIEmbeddings
+
+    ranks = {bytes([value]): value for value in range(256)}
+    encoding = tiktoken.Encoding("bytes", pat_str=r"[\s\S]", mergeable_ranks=ranks, special_tokens={})
+    for name in ("encoding_for_model", "get_encoding"):
+        monkeypatch.setattr(tiktoken, name, lambda _: encoding)
+    client = OpenAIEmbeddings(base_url=base, api_key="unused", model=MODEL)  # type: ignore[arg-type]
+    with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
+        client.embed_documents(TEXTS)
 
 
 def test_llama_index_nvidia(base: str) -> None:

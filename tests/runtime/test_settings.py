@@ -98,6 +98,21 @@ def test_misspelt_and_meaningless_variables_are_told(monkeypatch: pytest.MonkeyP
     assert [warning.split()[0] for warning in warnings()] == ["EMBEDDING_PROT", "NIM_ENGINE_COUNT"]
 
 
+TEMPORARY = "/tmp"  # noqa: S108 (what is tested)
+
+
+@pytest.mark.parametrize("home", [None, "", "/", "/nonexistent", "relative", "{tmp}"])
+def test_the_cache_is_somewhere_that_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str | None
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home.format(tmp=tmp_path))
+    expected = tmp_path / ".cache" if home == "{tmp}" else Path(TEMPORARY)
+    assert load({}).cache_dir == expected / "embedding-runtime"
+
+
 def test_the_settings_command_shows_value_and_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDDING_POOLING", "Cls")
     monkeypatch.setenv("NIM_MAX_WAIT_MS", "7")

@@ -22,6 +22,10 @@ PREPROCESSING_VERSION = 1
 
 # Tensors that stock classes ignore: buffers that older versions stored, and heads that embedding does not use.
 _IGNORED = re.compile(r"(^|\.)(position_ids|rotary_emb\.inv_freq)$|^(pooler|lm_head|cls|classifier)\.")
+# Keys of tokenizer_config.json that change tokens.
+_TOKENIZER_KEYS = {
+    "add_bos_token", "add_eos_token", "add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars",
+}  # fmt: skip
 # Keys of config.json that say who wrote it, not what it computes.
 _CONFIG_NOISE = {
     "_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures", "auto_map",
@@ -46,10 +50,13 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _CONFIG_NOISE}
 
 
-def canonical_tokenizer(serialised: str) -> Any:
-    """A tokenizer's JSON without padding and truncation, which are ours to choose."""
-    tokenizer = json.loads(serialised)
-    return {key: value for key, value in tokenizer.items() if key not in {"padding", "truncation", "version"}}
+def canonical_tokenizer(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """tokenizer.json without padding and truncation, which are ours to choose, and what tokenizer_config.json changes.
+
+    As stored, not as loaded: how a library writes a tokenizer may change with its version, the vectors do not.
+    """
+    kept = {key: value for key, value in tokenizer.items() if key not in {"padding", "truncation", "version"}}
+    return {"tokenizer": kept, "config": {key: config[key] for key in sorted(_TOKENIZER_KEYS & config.keys())}}
 
 
 def fingerprint(modules: Mapping[str, Iterable[StoredTensor]], facts: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from embedding_runtime.engine.model import ModelFile
 from embedding_runtime.models import identity_cache
-from embedding_runtime.models.files import require_object
+from embedding_runtime.models.files import read_object, require_object
 from embedding_runtime.models.fingerprint import (
     PREPROCESSING_VERSION,
     canonical_config,
@@ -27,14 +27,19 @@ _OTHER_FORMATS = {"onnx", "openvino", "coreml"}
 
 
 def identify(
-    directory: Path, cache: Path, layout: Layout, tokenizer: str, prefixes: tuple[str, ...]
+    directory: Path, cache: Path, layout: Layout, loaded_tokenizer: str, prefixes: tuple[str, ...]
 ) -> tuple[str, tuple[ModelFile, ...]]:
     """The fingerprint and the hashed files, from the cache when nothing they depend on changed.
 
-    `tokenizer` is its JSON; `prefixes` may stand before every name of a weight without meaning anything.
+    `loaded_tokenizer` is JSON, used for directories without tokenizer.json; `prefixes` may stand before every name of a
+    weight without meaning anything.
     """
     facts = {
-        "tokenizer": canonical_tokenizer(tokenizer),
+        "tokenizer": canonical_tokenizer(
+            read_object(layout.transformer, "tokenizer.json") or json.loads(loaded_tokenizer),
+            read_object(layout.transformer, "tokenizer_config.json") or {},
+        ),
+        "lowercase": layout.lowercase,
         "config": canonical_config(require_object(layout.transformer, "config.json")),
         "pooling": list(layout.poolings),
         "include_prompt": layout.include_prompt,

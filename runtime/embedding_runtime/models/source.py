@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -39,8 +38,6 @@ def resolve(model: str, revision: str | None, cache: Path, progress: Progress) -
     """
     path = Path(model).expanduser()
     if path.is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        os.environ.setdefault("HF_HOME", str(cache / "huggingface"))
         return Source(path.resolve(), model, revision or "")
     if path.exists():
         raise DirectoryError("is a file, not a model directory")
@@ -50,9 +47,6 @@ def resolve(model: str, revision: str | None, cache: Path, progress: Progress) -
 
 
 def _download(repository: str, revision: str | None, cache: Path, progress: Progress) -> Source:
-    # Read by huggingface_hub when it is imported. Its own caches go where ours does: the home may not be writable.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HOME", str(cache / "huggingface"))
     from huggingface_hub import HfApi, constants, errors, snapshot_download
 
     wanted = revision or "main"

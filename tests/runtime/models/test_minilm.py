@@ -7,7 +7,7 @@ import pytest
 from embedding_runtime.engine.model import InputTooLongError, InputType, Model, Truncation
 from embedding_runtime.outputs.vectors import EmbeddingType, finish
 
-from tests.runtime.helpers import GOLDEN
+from tests.runtime.helpers import GOLDEN, MINILM
 
 pytestmark = pytest.mark.model
 
@@ -57,3 +57,21 @@ def test_truncation_keeps_the_start_or_the_end(minilm: Model) -> None:
     start, end = "alpha " * 254, "omega " * 254
     np.testing.assert_allclose(unit(minilm, [start + end], Truncation.END), unit(minilm, [start]), atol=1e-6)
     np.testing.assert_allclose(unit(minilm, [start + end], Truncation.START), unit(minilm, [end]), atol=1e-6)
+
+
+def test_sentence_transformers_agrees(minilm: Model) -> None:
+    import sentence_transformers
+
+    peer = sentence_transformers.SentenceTransformer(str(MINILM), device="cpu", local_files_only=True)
+    texts = [
+        *GOLDEN,
+        "Ünïcödé 漢字 \U0001f600",
+        "[SEP] and [MASK] in the text",
+        "word " * 250,
+        " padded ",
+        "a\x00b",
+        "tab\tnewline\n",
+    ]
+    np.testing.assert_allclose(unit(minilm, texts, Truncation.END), peer.encode(texts), atol=2e-6)
+    long = ["one two three " * 200]
+    np.testing.assert_allclose(unit(minilm, long, Truncation.END), peer.encode(long), atol=2e-6)
