@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
-import contextlib
 import datetime
 import json
 import logging
@@ -171,10 +171,15 @@ def test_log_lines_name_the_request_and_hold_no_text_and_no_key(captured: list[s
 def test_the_engines_death_is_told_everywhere() -> None:
     with served() as it:
         it.engine._failure = "RuntimeError: gone"
-        # The process ends soon after; a probe that comes too late finds nobody, which says as much.
-        with contextlib.suppress(httpx.TransportError):
-            live = httpx.get(f"{it.url}/v1/health/live")
-            assert (live.status_code, live.json()["live"]) == (503, False)
+
+        async def ask(path: str) -> httpx.Response:
+            # Not over the socket: the server is about to close it.
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(it.app), base_url="http://x") as client:
+                return await client.get(path)
+
+        live, ready = asyncio.run(ask("/v1/health/live")), asyncio.run(ask("/v1/health/ready"))
+        assert (live.status_code, live.json()["live"]) == (503, False)
+        assert (ready.status_code, ready.json()["ready"]) == (503, False)
         wait_until(lambda: it.server.fatal is not None, 5, "the end")
         assert it.server.fatal is not None
         assert it.server.fatal.exit_status == 6
