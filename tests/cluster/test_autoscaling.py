@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import base64
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,7 +142,7 @@ def test_every_replica_answers_the_front_proxy_and_nobody_else(services: Service
     for _ in range(2):  # the API server's connections are spread over the replicas
         services.wait("there is a figure", lambda: "items" in ask(metrics_api, path))
     url = metrics_api.service_url(OBJECTS, OPERATOR_NAMESPACE, 8443, "https")
-    for _ in itertools.repeat(None, 4):
+    for _ in range(4):
         answer = httpx.get(f"{url}{API}{path}", verify=False, trust_env=False)  # noqa: S501 - a stranger
         assert answer.status_code == 401
         status = answer.json()
@@ -149,7 +150,7 @@ def test_every_replica_answers_the_front_proxy_and_nobody_else(services: Service
         assert "no client certificate" in status["message"]
 
 
-def test_the_certificate_outlives_an_upgrade_and_a_new_one_is_used_at_once(metrics_api: Cluster) -> None:
+def test_the_certificate_outlives_upgrades_until_it_is_due_and_then_changes_without_a_gap(metrics_api: Cluster) -> None:
     def secret() -> dict[str, Any]:
         return metrics_api.get("secret", OBJECTS, OPERATOR_NAMESPACE) or {}
 
@@ -163,14 +164,37 @@ def test_the_certificate_outlives_an_upgrade_and_a_new_one_is_used_at_once(metri
 
     pods = ("pods", OPERATOR_NAMESPACE, f"app.kubernetes.io/instance={RELEASE}")
     running = {pod["metadata"]["uid"] for pod in metrics_api.objects(*pods)}
-    due = {"metadata": {"annotations": {"embedding-operator.io/renew-after": "1"}}}
-    metrics_api.kubectl("patch", "secret", OBJECTS, "-n", OPERATOR_NAMESPACE, "--patch", json.dumps(due))
+    _make_due(metrics_api)
     switch(metrics_api, True)
-    assert secret()["data"]["tls.crt"] != before["tls.crt"]
-    assert trusted() == secret()["data"]["ca.crt"]
-    # The operators take it up without a restart: the API server, which trusts only the new one, gets its answers again.
-    metrics_api.wait_until(lambda: "resources" in ask(metrics_api, ""), "the new certificate is served", timeout=180)
+    renewed = secret()["data"]
+    assert renewed["tls.crt"] != before["tls.crt"]
+    both = base64.b64decode(renewed["ca.crt"]) + base64.b64decode(before["ca.crt"])
+    assert base64.b64decode(trusted()) == both
+    # The operators take it up without a restart, and never was there a time without an answer.
+    url = httpx.URL(metrics_api.service_url(OBJECTS, OPERATOR_NAMESPACE, 8443, "https"))
+    expected = base64.b64decode(renewed["tls.crt"]).decode().split()
+
+    def served() -> bool:
+        assert "resources" in ask(metrics_api, "")
+        # A few connections, because the Service spreads them over two Pods.
+        return all(ssl.get_server_certificate((url.host, url.port or 0)).split() == expected for _ in range(6))
+
+    metrics_api.wait_until(served, "the new certificate is served", timeout=180)
     assert {pod["metadata"]["uid"] for pod in metrics_api.objects(*pods)} == running
+    switch(metrics_api, True)
+    assert trusted() == renewed["ca.crt"]
+
+
+def _make_due(cluster: Cluster) -> None:
+    """Lets the certificate's time be over, as if Helm itself had written it so."""
+    shown = ("get", "secret", OBJECTS, "-n", OPERATOR_NAMESPACE, "--show-managed-fields", "--output=json")
+    secret = json.loads(cluster.kubectl(*shown).stdout)
+    manager = secret["metadata"]["managedFields"][0]["manager"]
+    for ours in ("managedFields", "uid", "resourceVersion", "creationTimestamp"):
+        del secret["metadata"][ours]
+    secret["metadata"]["annotations"]["embedding-operator.io/renew-after"] = "1"
+    apply = ("apply", "--server-side", f"--field-manager={manager}", "--filename=-")
+    cluster.kubectl(*apply, input=json.dumps(secret))
 
 
 def test_the_rights_around_it(metrics_api: Cluster) -> None:
