@@ -197,7 +197,7 @@ def _make_due(cluster: Cluster) -> None:
     cluster.kubectl(*apply, input=json.dumps(secret))
 
 
-def test_the_rights_around_it(metrics_api: Cluster) -> None:
+def test_the_rights_around_it(services: Services, metrics_api: Cluster) -> None:
     def can(verb: str, resource: str, *scope: str, user: str) -> bool:
         asked = metrics_api.kubectl("auth", "can-i", verb, resource, *scope, f"--as={user}", check=False)
         return asked.stdout.strip() == "yes"
@@ -212,7 +212,17 @@ def test_the_rights_around_it(metrics_api: Cluster) -> None:
     assert role["rules"] == [
         {"apiGroups": ["custom.metrics.k8s.io"], "resources": ["pods/embedding_utilization"], "verbs": ["get"]}
     ]
-    autoscaler = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
-    metric = ("pods.custom.metrics.k8s.io", "--subresource=embedding_utilization", "--all-namespaces")
-    assert can("get", *metric, user=autoscaler)
-    assert not can("get", *metric, user="somebody")
+    # Asked for a namespace that has nothing, who may read is told so, and who may not is refused before.
+    path = f"{API}/namespaces/kube-system/pods/*/embedding_utilization"
+    reader = f"reader-{services.namespace}"
+    metrics_api.kubectl("create", "clusterrolebinding", reader, f"--clusterrole={OBJECTS}", f"--user={reader}")
+
+    def answered(user: str) -> str:
+        return metrics_api.kubectl("get", "--raw", path, f"--as={user}", check=False).stderr
+
+    try:
+        services.wait("the binding counts", lambda: "has no Pod at all" in answered(reader), timeout=20)
+        assert "has no Pod at all" in answered("system:serviceaccount:kube-system:horizontal-pod-autoscaler")
+        assert "forbidden" in answered("somebody").lower()
+    finally:
+        metrics_api.kubectl("delete", "clusterrolebinding", reader)
