@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,9 @@ from kubernetes.aio.client.rest import ApiException
 Object = dict[str, Any]
 
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
+WATCH_SECONDS: Final = 300
+WATCH_SILENCE_SECONDS: Final = 90.0
+"""The API server sends a bookmark at least once a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,47 @@ class ClusterClient:
             if token is None:
                 return items, str(metadata.get("resourceVersion") or "")
 
+    async def watch(
+        self, resource: Resource, version: str, *, labels: str | None = None
+    ) -> AsyncIterator[tuple[str, Object]]:
+        """Changes in all namespaces after a list's resourceVersion, as (ADDED, MODIFIED or DELETED, object).
+
+        Ends when the API server ends it, after WATCH_SECONDS at the latest: list again then. Also raises ClusterError
+        when nothing at all, not even a bookmark, came for WATCH_SILENCE_SECONDS.
+        """
+        query: dict[str, str | int | None] = {
+            "watch": "true",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": WATCH_SECONDS,
+            "labelSelector": labels,
+        }
+        path, status = resource.path(None), 0
+        try:
+            async with asyncio.timeout(self.timeout):
+                request = await self._serialized("GET", path, query=query)
+                response = (await self.api.call_api(*request, _request_timeout=WATCH_SECONDS + 30)).response
+            status = response.status
+            self.count("watch", resource.plural, status)
+            async with response:
+                if status != 200:
+                    _answer(status, await response.read())
+                while True:
+                    async with asyncio.timeout(WATCH_SILENCE_SECONDS):
+                        line = await response.content.readline()
+                    if not line:
+                        return
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        _answer(int(event["object"].get("code") or 500), json.dumps(event["object"]).encode())
+                    if event["type"] != "BOOKMARK":
+                        yield event["type"], event["object"]
+        except TimeoutError as exception:
+            raise ClusterError(status, "Timeout", f"the watch of {resource.plural} fell silent") from exception
+        except (OSError, ValueError, aiohttp.ClientError, ApiException) as exception:
+            message = f"the watch of {resource.plural} broke: {exception}"
+            raise ClusterError(status, "ConnectionFailed", message) from exception
+
     async def apply(
         self,
         resource: Resource,
@@ -234,14 +278,7 @@ class ClusterClient:
         status = 0
         try:
             async with asyncio.timeout(self.timeout):
-                request = await self.api.param_serialize(
-                    method,
-                    path,
-                    query_params=[(key, value) for key, value in query.items() if value is not None],
-                    header_params={"Accept": "application/json", "Content-Type": content_type},
-                    body=body,
-                    auth_settings=["BearerToken"],
-                )
+                request = await self._serialized(method, path, query=query, body=body, content_type=content_type)
                 response = await self.api.call_api(*request)
                 content = await response.read()
                 status = response.status
@@ -253,6 +290,25 @@ class ClusterClient:
         finally:
             self.count(verb, resource.plural, status)
         return _answer(status, content)
+
+    async def _serialized(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int | None],
+        body: Object | str | None = None,
+        content_type: str = "application/json",
+    ) -> Any:
+        """The client's own form of a request, with a token that it renews when it must."""
+        return await self.api.param_serialize(
+            method,
+            path,
+            query_params=[(key, value) for key, value in query.items() if value is not None],
+            header_params={"Accept": "application/json", "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
 
 
 def apply_text(body: Object) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -40,7 +41,7 @@ class Settings(BaseSettings):
     runtime_image_pull_policy: str | None = Field(None, description="imagePullPolicy that goes with it.")
     runtime_image_pull_secrets: Names = Field((), description="Pull secrets that go with it, comma separated.")
 
-    host: str | None = Field(None, description="Address that health and metrics listen on; unset means all of them.")
+    host: str | None = Field(None, description="Address to listen on; unset means all of them.")
     port: int = Field(8080, ge=1, le=65535, description="Port of /healthz, /readyz and /metrics.")
 
     workers: int = Field(8, ge=1, le=256, description="How many services are reconciled at the same time.")
@@ -53,6 +54,18 @@ class Settings(BaseSettings):
     progress_seconds: float = Field(3, ge=0.1, description="How often a service that is not ready is looked at.")
     manage_monitoring: bool = Field(
         False, description="Whether ServiceMonitors, PrometheusRules and dashboards may be managed (needs the rules)."
+    )
+
+    metrics_api_enabled: bool = Field(
+        False, description="Whether to serve custom.metrics.k8s.io to autoscalers (needs all namespaces)."
+    )
+    metrics_api_port: int = Field(8443, ge=1, le=65535, description="Port of the metrics API.")
+    metrics_api_cert_dir: Path = Field(
+        Path("/etc/embedding-operator/metrics-api"),
+        description="Directory of its serving certificate, tls.crt and tls.key; read again when they change.",
+    )
+    metrics_api_read_seconds: float = Field(
+        5, ge=0.1, description="How often the Pods of an autoscaled service are asked for their utilization."
     )
 
     log_format: LogFormat = Field(LogFormat.TEXT, description="Text for people, Json for log collectors.")
@@ -69,3 +82,12 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _one_metrics_api_per_cluster(self) -> Self:
+        if self.metrics_api_enabled and self.watch_namespaces:
+            raise ValueError(
+                "the metrics API answers for the whole cluster: unset EMBEDDING_OPERATOR_WATCH_NAMESPACES, or set "
+                "EMBEDDING_OPERATOR_METRICS_API_ENABLED=false"
+            )
+        return self

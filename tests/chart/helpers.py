@@ -23,7 +23,7 @@ FULLNAME = f"{RELEASE}-embedding-operator"
 MINORS = ("1.33", "1.34", "1.35", "1.36", "1.37")
 """The Kubernetes versions the chart supports: Chart.yaml's kubeVersion up to the newest there is."""
 
-CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+CLUSTER_SCOPED = {"APIService", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
 
 Object = dict[str, Any]
 

@@ -81,7 +81,7 @@ def test_settings_follow_the_values() -> None:
 
 
 def test_the_operator_understands_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = render({"watchNamespaces": ["search", "ads"]}, ALL_ON).environment
+    environment = render({"watchNamespaces": ["search", "ads"], "metricsApi.enabled": False}, ALL_ON).environment
     own = {name: value for name, value in environment.items() if name.startswith("EMBEDDING_OPERATOR_")}
     for name, value in own.items():
         monkeypatch.setenv(name, value)
@@ -188,7 +188,7 @@ def test_a_disruption_budget_only_where_it_can_help(replicas: int, expected: int
 
 def test_the_service_monitor_scrapes_the_service() -> None:
     result = render({}, ALL_ON)
-    monitor, service = result.one("ServiceMonitor"), result.one("Service")
+    monitor, service = result.one("ServiceMonitor"), result.one("Service", "vector-operator")
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["path"] == "/metrics"
     assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]

@@ -10,6 +10,11 @@
   "EMBEDDING_OPERATOR_LOG_LEVEL" .Values.logging.level
   "EMBEDDING_OPERATOR_LOG_FORMAT" .Values.logging.format
   "EMBEDDING_OPERATOR_LEASE_NAME" (include "embedding-operator.fullname" .) -}}
+{{- if .Values.metricsApi.enabled }}
+{{- $_ := set $settings "EMBEDDING_OPERATOR_METRICS_API_ENABLED" "true" }}
+{{- $_ := set $settings "EMBEDDING_OPERATOR_METRICS_API_PORT" "8443" }}
+{{- $_ := set $settings "EMBEDDING_OPERATOR_METRICS_API_CERT_DIR" "/etc/embedding-operator/metrics-api" }}
+{{- end -}}
 - name: EMBEDDING_OPERATOR_NAMESPACE
   valueFrom:
     fieldRef:

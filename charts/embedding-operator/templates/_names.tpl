@@ -23,6 +23,16 @@
 {{- end }}
 {{- end }}
 
+{{- /* The name of the metrics API's objects. */}}
+{{- define "embedding-operator.metricsApiName" -}}
+{{- printf "%s-metrics-api" (include "embedding-operator.fullname" . | trunc 51 | trimSuffix "-") }}
+{{- end }}
+
+{{- /* The Secret with its certificate. cert-manager's has a name of its own: Helm would not take over what it left. */}}
+{{- define "embedding-operator.metricsApiSecretName" -}}
+{{- include "embedding-operator.metricsApiName" . }}{{ if .Values.metricsApi.certManager.enabled }}-cert-manager{{ end }}
+{{- end }}
+
 {{- /* What the Deployment, the Service and the other selectors select. Immutable: never add to it. */}}
 {{- define "embedding-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "embedding-operator.name" . | quote }}

@@ -23,6 +23,7 @@ from embedding_operator.control.queue import Key, WorkQueue
 from embedding_operator.control.reconciler import Reconciler, Rhythm
 from embedding_operator.control.server import Health, serve
 from embedding_operator.judge.decisions import RuntimeDefaults
+from embedding_operator.metrics_api.service import Listening, MetricsApi
 from embedding_operator.observe.endpoints import EndpointReader
 from embedding_operator.observe.observer import Observer
 from embedding_operator.settings import Settings
@@ -47,6 +48,13 @@ def identity_of_operator(settings: Settings) -> OperatorIdentity:
         settings.runtime_image_pull_secrets,
     )
     return OperatorIdentity(settings.namespace, POD_LABELS, defaults)
+
+
+def _metrics_api(settings: Settings, cluster: ClusterClient) -> MetricsApi | None:
+    if not settings.metrics_api_enabled:
+        return None
+    listening = Listening(settings.host, settings.metrics_api_port, settings.metrics_api_cert_dir)
+    return MetricsApi(cluster, listening, utc_now, settings.metrics_api_read_seconds)
 
 
 class Operator:
@@ -85,6 +93,7 @@ class Operator:
             now=utc_now,
             manage_monitoring=settings.manage_monitoring,
         )
+        self.metrics_api = _metrics_api(settings, self.cluster)
         self.metrics.queue_depth.set_function(lambda: self.queue.depth)
         self.metrics.queue_oldest_seconds.set_function(lambda: self.queue.oldest_seconds)
         self.metrics.leader.set_function(lambda: 1.0 if self.leadership.may_write() else 0.0)
@@ -92,7 +101,7 @@ class Operator:
 
     async def run(self) -> None:
         self._stop_on_signals()
-        health = Health(alive=self._alive, ready=lambda: None if self._watching.is_set() else "not watching yet")
+        health = Health(alive=self._alive, ready=self._not_ready)
         server = await serve(self.metrics, health, host=self.settings.host, port=self.settings.port)
         tasks = [
             asyncio.create_task(self._watch(), name="watch"),
@@ -100,6 +109,8 @@ class Operator:
             asyncio.create_task(self.leadership.run(), name="leadership"),
             asyncio.create_task(self._stopping.wait(), name="stop"),
         ]
+        if self.metrics_api is not None:
+            tasks.append(asyncio.create_task(self.metrics_api.run(), name="metrics API"))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -221,6 +232,11 @@ class Operator:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._workers, self._first_list = [], None
+
+    def _not_ready(self) -> str | None:
+        if not self._watching.is_set():
+            return "not watching yet"
+        return self.metrics_api.fault() if self.metrics_api is not None else None
 
     def _alive(self) -> str | None:
         dead = [worker for worker in self._workers if worker.done()]

@@ -53,8 +53,8 @@ class EndpointReader:
         readings = await asyncio.gather(*(self.read(pod.ip or "", port=port, tls=tls) for pod in asked))
         return {pod.name: reading for pod, reading in zip(asked, readings, strict=True)}
 
-    async def read(self, ip: str, *, port: int, tls: bool) -> Reading:
-        """What the runtime at this address answers; the manifest and metrics only once it is ready."""
+    async def read(self, ip: str, *, port: int, tls: bool, manifest: bool = True) -> Reading:
+        """What the runtime at this address answers; the manifest (where wanted) and metrics only once it is ready."""
         host = f"[{ip}]" if ":" in ip else ip
         base = f"{'https' if tls else 'http'}://{host}:{port}/v1"
         try:
@@ -62,12 +62,12 @@ class EndpointReader:
                 ready, message = _parse_ready(*await self._get(f"{base}/health/ready", expect={200, 503}))
                 if not ready:
                     return Reading(ready=False, message=message)
-                _, manifest = await self._get(f"{base}/manifest", expect={200, 404})
+                identity = (await self._get(f"{base}/manifest", expect={200, 404}))[1] if manifest else None
                 _, metrics = await self._get(f"{base}/metrics", expect={200})
             return Reading(
                 ready=True,
                 message=message,
-                manifest=_parse_manifest(manifest),
+                manifest=None if identity is None else _parse_manifest(identity),
                 metrics=parse_metrics(metrics.decode("utf-8", "replace"), self.now()),
             )
         except UnreadableEndpoint as error:
