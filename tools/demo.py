@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -205,6 +206,8 @@ def run(model: str | None, keep: bool, hub_url: str | None) -> None:
 
 def main() -> int:
     model, keep = os.environ.get("MODEL") or None, bool(os.environ.get("KEEP"))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         if model is not None:
             run(model, keep, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import uuid
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
@@ -31,7 +33,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="EMBEDDING_OPERATOR_", frozen=True)
 
     namespace: str = Field("default", description="Namespace of the operator itself: its Lease lives there.")
-    pod_name: str = Field("embedding-operator", description="This replica's identity in the Lease and in Events.")
+    pod_name: str = Field(
+        default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:6]}",
+        description="This replica's identity in the Lease and in Events; no two may have the same.",
+    )
     lease_name: str = Field("embedding-operator", description="Name of the Lease that elects the leader.")
     watch_namespaces: Names = Field((), description="Namespaces to serve, comma separated; empty means all of them.")
 

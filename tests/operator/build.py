@@ -100,6 +100,7 @@ POD = PodState(
     phase="Running",
     created=NOW - timedelta(minutes=6),
     template_hash="1",
+    replica_set="minilm-1",
     ready=True,
     terminating=False,
     scheduled=True,
@@ -113,7 +114,8 @@ def pod(name: str = "minilm-1-a", **changes: Any) -> PodState:
     container = changes.pop("container", None)
     if container is not None:
         changes["containers"] = (replace(RUNNING, **container),)
-    return replace(POD, name=name, uid=name, **changes)
+    template = changes.get("template_hash", POD.template_hash)
+    return replace(POD, name=name, uid=name, **{"replica_set": f"minilm-{template}", **changes})
 
 
 def manifest(fingerprint: str = "sha256:one", **model: Any) -> dict[str, Any]:

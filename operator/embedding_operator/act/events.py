@@ -24,6 +24,10 @@ class Notice:
     message: str
 
 
+_STAGES = ("Starting", "Scaling", "NoPods", "NotObserved")
+"""Reasons every start passes through in moments: worth a status, not an Event."""
+
+
 def transitions(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> list[Notice]:
     """Notices for a `Ready` condition that changed its status or its reason. Pure."""
     old = {condition["type"]: condition for condition in before}.get("Ready")
@@ -32,7 +36,9 @@ def transitions(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str
         return []
     if old is None and new["status"] != "False":
         return []
-    calm = ("RollingOut", "ModelLoading", "ModelDownloading", "Starting", "Scaling", "Suspended", "NoPods")
+    if new["reason"] in _STAGES:
+        return []
+    calm = ("RollingOut", "ModelLoading", "ModelDownloading", "Suspended")
     warning = new["status"] != "True" and new["reason"] not in calm
     return [Notice(warning, new["reason"], "Reconcile", new["message"] or new["reason"])]
 

@@ -49,14 +49,15 @@ def watch_settings() -> kopf.OperatorSettings:
 
 def build_registry(
     on_key: Callable[[Key, float], None],
+    on_resource: Callable[[Key], None],
     on_gone: Callable[[Key], None],
     configuration: Callable[[], Any],
     heard: Callable[[float], None],
 ) -> kopf.OperatorRegistry:
     """A registry whose handlers call `on_key` with the resource to look at and a short delay.
 
-    `on_gone` is told of deleted resources, `heard` the time of every event, `configuration` gives the connection
-    afresh each time kopf logs in (tokens rotate).
+    `on_resource` is told of resources that exist, `on_gone` of deleted ones, `heard` the time of every event;
+    `configuration` gives the connection afresh each time kopf logs in (tokens rotate).
     """
     registry = kopf.OperatorRegistry()
 
@@ -70,6 +71,8 @@ def build_registry(
         key = (namespace or "", name or "")
         if event["type"] == "DELETED":
             on_gone(key)
+        else:
+            on_resource(key)
         on_key(key, COALESCE_SECONDS)
 
     async def child_event(body: Any, namespace: str | None, **_: Any) -> None:

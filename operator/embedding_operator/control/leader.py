@@ -24,8 +24,8 @@ from embedding_operator.cluster import LEASES, ClusterClient, ClusterError, Obje
 
 LEASE_SECONDS: Final = 10
 RENEW_SECONDS: Final = 2.0
-MARGIN_SECONDS: Final = 2.0
-"""For requests already on their way when the fence closes, and for clocks that tick differently."""
+MARGIN_SECONDS: Final = 4.0
+"""For writes already on their way when the fence closes: their timeout is no longer than this."""
 REQUEST_SECONDS: Final = 3.0
 
 log = logging.getLogger(__name__)

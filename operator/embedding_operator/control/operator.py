@@ -11,17 +11,16 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-import kopf
 from kubernetes.aio.client import ApiClient
 
 from embedding_operator.act.apply import Applier
 from embedding_operator.cluster import EMBEDDING_SERVICES, ClusterClient, ClusterError, load_configuration
-from embedding_operator.control.handlers import build_registry, watch_settings
-from embedding_operator.control.leader import REQUEST_SECONDS, Leadership
+from embedding_operator.control.leader import MARGIN_SECONDS, REQUEST_SECONDS, Leadership
 from embedding_operator.control.plan import OperatorIdentity
 from embedding_operator.control.queue import Key, WorkQueue
 from embedding_operator.control.reconciler import Reconciler, Rhythm
 from embedding_operator.control.server import Health, serve
+from embedding_operator.control.watches import Sinks, watch_for_ever
 from embedding_operator.judge.decisions import RuntimeDefaults
 from embedding_operator.metrics_api.service import Listening, MetricsApi
 from embedding_operator.observe.endpoints import EndpointReader
@@ -32,6 +31,7 @@ from embedding_operator.telemetry import Metrics
 log = logging.getLogger(__name__)
 
 STUCK_RECONCILE_SECONDS = 120.0
+FIRST_LIST_RETRY_SECONDS = 5.0
 POD_LABELS = {"app.kubernetes.io/part-of": "embedding-operator", "app.kubernetes.io/component": "operator"}
 """What the chart puts on the operator's Pods whatever its values; a NetworkPolicy of a service admits them by it."""
 
@@ -79,7 +79,12 @@ class Operator:
             time.monotonic,
             self._leadership_changed,
         )
-        self.cluster = ClusterClient(api, may_write=self.leadership.may_write, count=self.metrics.count_api_request)
+        self.cluster = ClusterClient(
+            api,
+            may_write=self.leadership.may_write,
+            count=self.metrics.count_api_request,
+            write_timeout=MARGIN_SECONDS,
+        )
         self.endpoints = EndpointReader(utc_now)
         self.reconciler = Reconciler(
             cluster=self.cluster,
@@ -120,10 +125,9 @@ class Operator:
             log.info("stopping")
         finally:
             await self._stop_workers()
-            # One by one, the watch first: kopf cancels whatever began after it, even the giving up of the Lease.
             for task in tasks:
                 task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.endpoints.aclose()
             await server.cleanup()
 
@@ -137,56 +141,17 @@ class Operator:
         if self._leading:
             self.queue.add(key, delay)
 
-    def _seen(self, key: Key, delay: float) -> None:
-        self.known.add(key)
-        self._enqueue(key, delay)
-
-    def _gone(self, key: Key) -> None:
-        self.known.discard(key)
-
     def _heard(self, moment: float) -> None:
         self.metrics.last_event.set(moment)
 
     async def _watch(self) -> None:
-        """kopf's watch streams, on every replica, so that a new leader starts with a warm picture."""
-        await self._wait_for_resource()
-        ready = asyncio.Event()
-        namespaces = self.settings.watch_namespaces
-        registry = build_registry(self._seen, self._gone, load_configuration, self._heard)
-
-        async def mark() -> None:
-            await ready.wait()
-            # kopf has just taken the signals: it would stop its own tasks, wait 5 s for ours, and only then return.
-            self._stop_on_signals()
-            self._watching.set()
-            where = ", ".join(namespaces) or "all namespaces"
-            log.info("watching EmbeddingServices in %s", where)
-
-        marker = asyncio.create_task(mark())
-        try:
-            await kopf.operator(
-                registry=registry,
-                settings=watch_settings(),
-                # Given, because kopf would otherwise ask for the name of a user that images run under any UID lack.
-                identity=self.settings.pod_name,  # type: ignore[arg-type]
-                standalone=True,
-                clusterwide=not namespaces,
-                namespaces=namespaces,
-                ready_flag=ready,
-            )
-        finally:
-            marker.cancel()
-
-    async def _wait_for_resource(self) -> None:
-        """Wait until EmbeddingServices are served: kopf looks for its resources only once, when it starts."""
-        namespace = next(iter(self.settings.watch_namespaces), None)
-        while True:
-            try:
-                await self.cluster.list(EMBEDDING_SERVICES, namespace)
-                return
-            except ClusterError as error:
-                log.warning("EmbeddingServices cannot be listed yet: %s; looking again in 5 s", error.message)
-            await asyncio.sleep(5)
+        """The watches, on every replica, so that a new leader starts with a warm picture."""
+        sinks = Sinks(self._enqueue, self.known.add, self.known.discard, self._heard, self._watching.set)
+        scopes = self.settings.watch_namespaces or (None,)
+        log.info("watching EmbeddingServices in %s", ", ".join(scope or "all namespaces" for scope in scopes))
+        async with asyncio.TaskGroup() as group:
+            for scope in scopes:
+                group.create_task(watch_for_ever(self.cluster, scope, self.settings.pod_name, sinks))
 
     async def _resync(self) -> None:
         """List all services once per period: whatever a watch lost is found again."""
@@ -195,23 +160,35 @@ class Operator:
             if self._leading:
                 await self._list_all()
 
-    async def _list_all(self, spread: float | None = None) -> None:
-        """Enqueue every service there is, spread over a part of the period so that they do not come all at once."""
+    async def _first_list_of_all(self) -> None:
+        """What a new leader begins with; repeated until it succeeded everywhere."""
+        while not await self._list_all(spread=1.0):  # noqa: ASYNC110 - what fails is asked again, not waited for
+            await asyncio.sleep(FIRST_LIST_RETRY_SECONDS)
+
+    async def _list_all(self, spread: float | None = None) -> bool:
+        """Enqueue every service there is, spread over a part of the period so that they do not come all at once.
+
+        A namespace that cannot be listed keeps what is known of it, and does not keep the others from being looked at.
+        Answers whether all could be listed.
+        """
         window = self.settings.resync_seconds / 4 if spread is None else spread
-        found: set[Key] = set()
-        try:
-            for namespace in self.settings.watch_namespaces or (None,):
+        complete = True
+        for namespace in self.settings.watch_namespaces or (None,):
+            try:
                 items, _ = await self.cluster.list(EMBEDDING_SERVICES, namespace)
-                found.update((item["metadata"]["namespace"], item["metadata"]["name"]) for item in items)
-        except ClusterError as error:
-            log.warning("cannot list EmbeddingServices: %s", error.message)
-            return
-        for key in self.known - found:
-            self._enqueue(key, 0.0)
-        self.known = found
-        for key in found:
-            self._enqueue(key, window * random.random())  # noqa: S311 - jitter
-        self.metrics.last_resync.set(time.time())
+            except ClusterError as error:
+                log.warning("cannot list EmbeddingServices: %s", error.message)
+                complete = False
+                continue
+            found = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
+            missing = {key for key in self.known - found if namespace in (None, key[0])}
+            self.known -= missing
+            self.known |= found
+            for key in found | missing:
+                self._enqueue(key, window * random.random())  # noqa: S311 - jitter
+        if complete:
+            self.metrics.last_resync.set(time.time())
+        return complete
 
     # Who works ------------------------------------------------------------------------------------------------------
 
@@ -221,10 +198,11 @@ class Operator:
             workers = range(self.settings.workers)
             self._workers = [asyncio.create_task(self.queue.work(self.reconciler.handle)) for _ in workers]
             # Beside the election, not in it: a list that takes long must not delay the renewal of the Lease.
-            self._first_list = asyncio.create_task(self._list_all(spread=1.0))
+            self._first_list = asyncio.create_task(self._first_list_of_all())
         else:
             await self._stop_workers()
             self.queue.clear()
+            self.metrics.service_ready.clear()
 
     async def _stop_workers(self) -> None:
         tasks = [*self._workers, *([self._first_list] if self._first_list is not None else [])]
@@ -242,9 +220,14 @@ class Operator:
         dead = [worker for worker in self._workers if worker.done()]
         if dead:
             return f"{len(dead)} of {len(self._workers)} workers ended"
-        oldest = self.queue.oldest_seconds
-        if self._leading and oldest > STUCK_RECONCILE_SECONDS:
-            return f"a service has been due for {oldest:.0f} s"
+        if not self._leading:
+            return None
+        for what, seconds in (
+            ("due", self.queue.oldest_seconds),
+            ("being looked at", self.queue.longest_running_seconds),
+        ):
+            if seconds > STUCK_RECONCILE_SECONDS:
+                return f"a service has been {what} for {seconds:.0f} s"
         return None
 
 

@@ -20,7 +20,7 @@ from embedding_operator.judge.decisions import (
     template_hash,
 )
 from embedding_operator.observe.snapshot import Snapshot
-from embedding_operator.render import Child, RenderContext, Strategy, render
+from embedding_operator.render import Child, RenderContext, render
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,6 @@ class Plan:
 
     children: tuple[Child, ...]
     hand_over: int | None
-    strategy: Strategy
 
 
 def _with_defaults(context: RenderContext, defaults: RuntimeDefaults) -> RenderContext:
@@ -87,4 +86,4 @@ def plan(service: EmbeddingService, snapshot: Snapshot, operator: OperatorIdenti
         annotations[KEPT_REPLICAS] = replicas.keep
     metadata = _deployment(children)["metadata"]
     metadata["annotations"] = {**metadata.get("annotations", {}), **annotations}
-    return Plan(children, replicas.hand_over, strategy)
+    return Plan(children, replicas.hand_over)

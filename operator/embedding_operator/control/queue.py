@@ -36,7 +36,7 @@ class WorkQueue:
     clock: Callable[[], float]
     _due: dict[Key, float] = field(default_factory=dict)
     _heap: list[tuple[float, Key]] = field(default_factory=list)
-    _running: set[Key] = field(default_factory=set)
+    _running: dict[Key, float] = field(default_factory=dict)
     _again: dict[Key, float] = field(default_factory=dict)
     _failures: dict[Key, int] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,15 +54,15 @@ class WorkQueue:
         self._changed.set()
 
     def forget(self, key: Key) -> None:
-        """The resource is gone: nothing about it is remembered."""
-        self._due.pop(key, None)
-        self._again.pop(key, None)
+        """The resource is gone: its failures are forgotten. What is still queued stays: one more look costs little,
+        and the name may belong to a new resource by then."""
         self._failures.pop(key, None)
 
     def clear(self) -> None:
-        """Drop everything that waits; what is running finishes."""
+        """Start anew, when nobody works: nothing waits, nothing runs, nothing failed."""
         self._due.clear()
         self._heap.clear()
+        self._running.clear()
         self._again.clear()
         self._failures.clear()
 
@@ -76,6 +76,11 @@ class WorkQueue:
     def oldest_seconds(self) -> float:
         """For how long the longest-waiting key has been due."""
         return max(0.0, self.clock() - min(self._due.values(), default=self.clock()))
+
+    @property
+    def longest_running_seconds(self) -> float:
+        """For how long the longest look has been under way."""
+        return max(0.0, self.clock() - min(self._running.values(), default=self.clock()))
 
     async def take(self) -> Key:
         """The next key that is due; it is running until `done` or `failed`."""
@@ -92,7 +97,7 @@ class WorkQueue:
                     break
                 heapq.heappop(self._heap)
                 del self._due[key]
-                self._running.add(key)
+                self._running[key] = self.clock()
                 return key
             try:
                 async with asyncio.timeout(wait):
@@ -113,7 +118,7 @@ class WorkQueue:
         return delay
 
     def _finish(self, key: Key, delay: float | None) -> None:
-        self._running.discard(key)
+        self._running.pop(key, None)
         asked = self._again.pop(key, None)
         if asked is not None:
             self.add(key, max(0.0, asked - self.clock()))
@@ -121,6 +126,14 @@ class WorkQueue:
             self.add(key, delay)
 
     async def work(self, handle: Callable[[Key], Awaitable[None]]) -> None:
-        """Take keys for ever and hand each to `handle`, which must call `done` or `failed`."""
+        """Take keys for ever and hand each to `handle`, which calls `done` or `failed`.
+
+        A worker that is cancelled, or whose `handle` raises, gives its key back: it is looked at again.
+        """
         while True:
-            await handle(await self.take())
+            key = await self.take()
+            try:
+                await handle(key)
+            except BaseException:
+                self._finish(key, 0.0)
+                raise

@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 APPLIED = Verdict(Truth.TRUE, Reason.APPLIED, "every child is as rendered")
 
 
+GROWTH = 1.5
+
+
 @dataclass(frozen=True, slots=True)
 class Rhythm:
     """How often a service is looked at without being told to, in seconds."""
@@ -85,6 +88,8 @@ class Reconciler:
     now: Callable[[], datetime]
     manage_monitoring: bool = False
     _memory: dict[Key, Memory] = field(default_factory=dict)
+    _waits: dict[Key, tuple[float, Verdict | None]] = field(default_factory=dict)
+    """By service that is not settled: the last wait, and the verdict it began with."""
 
     async def handle(self, key: Key) -> None:
         """Reconcile `key` and tell the queue what comes next."""
@@ -107,6 +112,7 @@ class Reconciler:
     def forget(self, key: Key) -> None:
         """The resource is gone."""
         self._memory.pop(key, None)
+        self._waits.pop(key, None)
         self.queue.forget(key)
         try:
             self.metrics.service_ready.remove(*key)
@@ -130,10 +136,16 @@ class Reconciler:
         except InvalidSpec as error:
             blocked = consequence(error)
             accepted = blocked.verdict
-        snapshot = await self.observer.snapshot(
-            resource, interest_of(resource, service, monitoring=self.manage_monitoring)
-        )
-        if service is not None:
+        interest = interest_of(resource, service, monitoring=self.manage_monitoring)
+        try:
+            snapshot = await self.observer.snapshot(resource, interest)
+        except ClusterError as error:
+            if not error.forbidden:
+                raise
+            snapshot = Snapshot(resource=resource, now=self.now())
+            blocked = blocked or consequence(OperatorError(error.message, reason=Reason.FORBIDDEN.value))
+            applied = blocked.verdict
+        if service is not None and blocked is None:
             try:
                 changes = await self._act(service, snapshot)
                 snapshot = after(snapshot, changes)
@@ -147,7 +159,7 @@ class Reconciler:
             return blocked.result, blocked.retry_after, blocked.failed
         if changes:
             return "changed", min(1.0, self.rhythm.progress), False
-        return "unchanged", self._next_look(judgement), False
+        return "unchanged", self._next_look(key, judgement), False
 
     async def _act(self, service: EmbeddingService, snapshot: Snapshot) -> tuple[Change, ...]:
         wanted = plan(service, snapshot, self.operator)
@@ -185,6 +197,18 @@ class Reconciler:
                 log.info("%s: %s", notice.reason, notice.message, extra={"service": "/".join(key)})
         await events.post(self.cluster, resource, notices, instance=self.instance, now=snapshot.now)
 
-    def _next_look(self, judgement: Judgement) -> float:
-        seconds = self.rhythm.poll if judgement.settled else self.rhythm.progress
+    def _next_look(self, key: Key, judgement: Judgement) -> float:
+        """Seconds until the next look that nobody asks for. While nothing moves, looks become rare: the watches tell
+        of every change in the cluster, only a Pod's own progress has to be asked for."""
+        if judgement.settled:
+            self._waits.pop(key, None)
+            seconds = self.rhythm.poll
+        else:
+            ready = judgement.verdicts["Ready"]
+            seconds, before = self._waits.get(key, (self.rhythm.progress, None))
+            moved = before != ready
+            seconds = (
+                self.rhythm.progress if moved else min(seconds * GROWTH, max(self.rhythm.poll, self.rhythm.progress))
+            )
+            self._waits[key] = (seconds, ready)
         return seconds * (0.8 + 0.4 * random.random())  # noqa: S311 - jitter

@@ -56,6 +56,8 @@ class Facts:
     """How many Pods must be ready for the service to be: `replicas`, or `minReplicas` with autoscaling."""
     autoscaler: Object | None = None
     autoscaling: bool = False
+    in_place: bool = False
+    """Whether an automatic rollout gave up surging, because no accelerator is free for one more Pod."""
 
 
 NOT_OBSERVED = Verdict(Truth.UNKNOWN, Reason.NOT_OBSERVED, "not looked at yet")
@@ -99,7 +101,8 @@ def progressing(facts: Facts) -> Verdict:
         old = max(0, rollout.total - rollout.updated)
         text = f"{rollout.updated} of {rollout.desired} Pods have the current template"
         rest = f"{old} old remain" if old else f"{rollout.available} are available"
-        return Verdict(Truth.TRUE, Reason.ROLLING_OUT, f"{text}, {rest}")
+        place = "; Pods are replaced in place, because nothing is free for one more" if facts.in_place else ""
+        return Verdict(Truth.TRUE, Reason.ROLLING_OUT, f"{text}, {rest}{place}")
     return Verdict(Truth.FALSE, Reason.ROLLED_OUT, "every Pod has the current template")
 
 
@@ -195,7 +198,7 @@ def judge_conditions(facts: Facts) -> dict[str, Verdict]:
     summary = ready(facts, verdicts)
     result = {"Ready": summary, **verdicts}
     stuck = (Reason.INVALID_SPEC, Reason.NAME_TAKEN, Reason.REFUSED, Reason.FORBIDDEN, Reason.DEADLINE_EXCEEDED)
-    if summary.reason in stuck:
+    if summary.reason in stuck or verdicts["Progressing"].reason is Reason.DEADLINE_EXCEEDED:
         result["Stalled"] = Verdict(Truth.TRUE, summary.reason, summary.message)
     elif not summary.holds and summary.reason is not Reason.SUSPENDED:
         result["Reconciling"] = Verdict(Truth.TRUE, summary.reason, summary.message)

@@ -18,6 +18,7 @@ from embedding_operator.observe.snapshot import Object, PodState
 from embedding_operator.render import Strategy
 
 KEPT_REPLICAS = "embedding-operator.io/kept-replicas"
+AUTOSCALER = "autoscaler"
 RUNTIME_DEFAULTS = "embedding-operator.io/runtime-defaults"
 TEMPLATE_HASH = "embedding-operator.io/template-hash"
 
@@ -42,7 +43,8 @@ class Replicas:
     """A live count that must be applied under another manager before we stop owning it: dropping a field that only we
     own by server-side apply resets it to its default of 1."""
     keep: str | None = None
-    """Value of the `kept-replicas` annotation: `<spec.replicas>:<count>`, valid while spec.replicas stays as it was."""
+    """Value of the `kept-replicas` annotation: `<spec.replicas>:<count>`, valid while spec.replicas stays as it was, or
+    `autoscaler` while an autoscaler decides."""
 
 
 def owns_replicas(deployment: Object, manager: str = FIELD_MANAGER) -> bool:
@@ -70,20 +72,21 @@ def decide_replicas(*, replicas: int, minimum: int | None, suspended: bool, depl
     if minimum is None:
         if kept is not None:
             return Replicas(render=kept, keep=f"{replicas}:{kept}" if kept != replicas else None)
-        if live and not ours:
+        if live and annotations_of(deployment).get(KEPT_REPLICAS) == AUTOSCALER:
             # Autoscaling was just switched off: the count that serves now stays until spec.replicas changes.
             return Replicas(render=live, keep=f"{replicas}:{live}" if live != replicas else None)
         return Replicas(render=replicas)
     if live is None or live == 0:
         # An autoscaler never starts from zero: begin with a count of our own, and hand it over next time.
-        return Replicas(render=max(kept or replicas, minimum))
-    return Replicas(render=None, hand_over=live if ours else None)
+        return Replicas(render=max(kept or replicas, minimum), keep=AUTOSCALER)
+    return Replicas(render=None, hand_over=live if ours else None, keep=AUTOSCALER)
 
 
 # Rollout strategy ----------------------------------------------------------------------------------------------------
 
 
-def _live_strategy(deployment: Object) -> Strategy:
+def live_strategy(deployment: Object) -> Strategy:
+    """The strategy a Deployment has now."""
     strategy = deployment["spec"].get("strategy") or {}
     if strategy.get("type") == "Recreate":
         return Strategy.RECREATE
@@ -104,16 +107,16 @@ def decide_strategy(
         return Strategy(asked)
     if deployment is None or template_changes:
         return Strategy.SURGE
-    current = _live_strategy(deployment)
+    current = live_strategy(deployment)
     if current is Strategy.RECREATE:
         return Strategy.SURGE
     if current is Strategy.MAX_UNAVAILABLE or rollout_of(deployment).complete:
         return current
     current_pods = [pod for pod in pods if not pod.terminating]
     stuck = [pod for pod in current_pods if not pod.scheduled and now - pod.created >= SCHEDULING_PATIENCE]
-    others = [pod for pod in current_pods if pod.scheduled]
-    templates = {pod.template_hash for pod in others}
-    if stuck and any(pod.template_hash not in templates or len(templates) > 1 for pod in stuck):
+    templates = {pod.template_hash for pod in current_pods if pod.scheduled}
+    older = [pod for pod in stuck if templates - {pod.template_hash}]
+    if older:
         return Strategy.MAX_UNAVAILABLE
     return current
 

@@ -168,3 +168,9 @@ def problems_of(
     found = [pod_problem(pod, readings.get(pod.name), now, accelerator) for pod in ordered]
     problems = [problem for problem in found if problem is not None]
     return tuple(sorted(problems, key=lambda problem: problem.waiting))
+
+
+def foreign_pods(pods: Iterable[PodState]) -> tuple[Problem, ...]:
+    """Pods that carry the service's label without being its Deployment's: they neither count nor serve for it."""
+    text = "has this service's label, but is not one of its Pods; the Service may send requests to it: remove the label"
+    return tuple(Problem(pod.name, Reason.FOREIGN_POD, text, since=pod.created) for pod in pods if not pod.terminating)

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     EVICTED = "Evicted"
     NODE_LOST = "NodeLost"
     STARTING = "Starting"
+    FOREIGN_POD = "ForeignPod"
 
     # The model
     MODEL_DOWNLOADING = "ModelDownloading"

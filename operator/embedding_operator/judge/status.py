@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from embedding_operator.api import EmbeddingService
+from embedding_operator.api import EmbeddingService, RolloutStrategy
 from embedding_operator.api.service import EmbeddingServiceSpec
 from embedding_operator.judge.conditions import Facts, Verdict, as_conditions, judge_conditions
+from embedding_operator.judge.decisions import live_strategy
 from embedding_operator.judge.identity import Identity, identity_of
 from embedding_operator.judge.load import load_of, load_to_show
-from embedding_operator.judge.pods import Problem, problems_of
+from embedding_operator.judge.pods import Problem, foreign_pods, problems_of
 from embedding_operator.judge.rollout import Rollout, rollout_of
-from embedding_operator.observe.snapshot import RuntimeMetrics, Snapshot
+from embedding_operator.observe.pods import belongs_to
+from embedding_operator.observe.snapshot import Object, RuntimeMetrics, Snapshot
+from embedding_operator.render import Strategy
 
 HISTORY_LENGTH = 5
 PROBLEMS_LENGTH = 5
@@ -46,6 +49,11 @@ def required_replicas(spec: EmbeddingServiceSpec | None, rollout: Rollout | None
     if spec is not None and spec.autoscaling is not None:
         return spec.autoscaling.min_replicas
     return rollout.desired if rollout is not None else 1
+
+
+def _replaces_in_place(spec: EmbeddingServiceSpec | None, deployment: Object | None) -> bool:
+    automatic = spec is not None and spec.rollout.strategy is RolloutStrategy.AUTO
+    return automatic and deployment is not None and live_strategy(deployment) is Strategy.MAX_UNAVAILABLE
 
 
 def _problem_entry(problem: Problem) -> dict[str, Any]:
@@ -89,21 +97,25 @@ def judge(
     before: Mapping[str, Any] = snapshot.resource.get("status") or {}
     deployment = snapshot.deployment
     rollout = rollout_of(deployment) if deployment is not None else None
-    identity = identity_of(snapshot.pods, snapshot.readings)
+    pods = tuple(pod for pod in snapshot.pods if belongs_to(pod, snapshot.name))
+    foreign = foreign_pods(pod for pod in snapshot.pods if pod not in pods)
+    readings = {pod.name: snapshot.readings[pod.name] for pod in pods if pod.name in snapshot.readings}
+    identity = identity_of(pods, readings)
     accelerator = resource.name if resource is not None else None
-    problems = problems_of(snapshot.pods, snapshot.readings, snapshot.now, accelerator)
+    problems = problems_of(pods, readings, snapshot.now, accelerator)
     verdicts = judge_conditions(
         Facts(
             accepted=accepted,
             applied=applied,
             suspended=spec is not None and spec.suspend,
             rollout=rollout,
-            pods=snapshot.pods,
+            pods=pods,
             problems=problems,
             identity=identity,
             minimum=required_replicas(spec, rollout),
             autoscaler=snapshot.autoscaler,
             autoscaling=spec is not None and spec.autoscaling is not None,
+            in_place=_replaces_in_place(spec, deployment),
         )
     )
     status: dict[str, Any] = {
@@ -122,9 +134,9 @@ def judge(
         "model": dict(identity.model),
         "runtime": dict(identity.runtime),
         "load": load_to_show(
-            before.get("load"), load_of(snapshot.readings, memory.metrics), memory.load_written_at, snapshot.now
+            before.get("load"), load_of(readings, memory.metrics), memory.load_written_at, snapshot.now
         ),
-        "problems": [_problem_entry(problem) for problem in problems if not problem.waiting][:PROBLEMS_LENGTH],
+        "problems": [_problem_entry(entry) for entry in (*problems, *foreign) if not entry.waiting][:PROBLEMS_LENGTH],
         "history": _history(list(before.get("history") or ()), rollout, identity, snapshot.now),
     }
     status.update({key: value for key, value in optional.items() if value})

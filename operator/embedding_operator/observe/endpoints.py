@@ -7,6 +7,7 @@ an exception: not being able to look is not the same as something being wrong.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,13 +16,18 @@ from typing import Any
 import httpx
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
 
+from embedding_operator.api import ModelIdentity
 from embedding_operator.observe.pods import may_be_asked
 from embedding_operator.observe.snapshot import Object, PodState, Reading, RuntimeMetrics
 
-MAX_BODY_BYTES = 1 << 20
+MAX_BODY_BYTES = 256 << 10
 TIMEOUT_SECONDS = 3.0
 MAX_PARALLEL = 32
+
+
+_FIGURES = ("embedding_utilization", "embedding_tokens_total", "embedding_queue_tokens")
 
 
 class UnreadableEndpoint(Exception):
@@ -42,7 +48,13 @@ class EndpointReader:
     _client: httpx.AsyncClient = field(init=False)
 
     def __post_init__(self) -> None:
-        self._client = httpx.AsyncClient(timeout=self.timeout, verify=False, trust_env=False, follow_redirects=False)  # noqa: S501 - see the class's docstring
+        self._client = httpx.AsyncClient(
+            timeout=self.timeout,
+            verify=False,  # noqa: S501 - see the class's docstring
+            trust_env=False,
+            follow_redirects=False,
+            headers={"accept-encoding": "identity"},
+        )
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -80,7 +92,9 @@ class EndpointReader:
             if response.status_code not in expect:
                 raise UnreadableEndpoint(f"{url} answered {response.status_code}")
             body = bytearray()
-            async for chunk in response.aiter_bytes():
+            if "content-encoding" in response.headers:
+                raise UnreadableEndpoint(f"{url} answered with a content-encoding nobody asked for")
+            async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise UnreadableEndpoint(f"{url} answered more than {MAX_BODY_BYTES} bytes")
@@ -112,7 +126,14 @@ def _parse_manifest(body: bytes) -> Object | None:
         manifest = _json_object(body)
     except UnreadableEndpoint:
         return None
-    return manifest if isinstance(manifest.get("model"), dict) else None
+    if not isinstance(manifest.get("model"), dict):
+        return None
+    try:
+        ModelIdentity.model_validate(manifest["model"])
+    except ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UnreadableEndpoint(f"the runtime's manifest has an unusable value in model.{field}") from error
+    return manifest
 
 
 def parse_metrics(text: str, at: datetime) -> RuntimeMetrics | None:
@@ -122,9 +143,9 @@ def parse_metrics(text: str, at: datetime) -> RuntimeMetrics | None:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 sums[sample.name] = sums.get(sample.name, 0.0) + float(sample.value)
-    except ValueError:
+    except Exception:  # whatever the parser makes of it: what a Pod answers must not stop the operator
         return None
-    if "embedding_utilization" not in sums:
+    if "embedding_utilization" not in sums or not all(math.isfinite(sums.get(name, 0.0)) for name in _FIGURES):
         return None
     return RuntimeMetrics(
         utilization=sums["embedding_utilization"],

@@ -17,7 +17,7 @@ from embedding_operator.cluster import (
 )
 from embedding_operator.cluster import Object as ClusterObject
 from embedding_operator.observe.endpoints import EndpointReader
-from embedding_operator.observe.pods import pod_state, waits_without_reason, warning_messages
+from embedding_operator.observe.pods import belongs_to, pod_state, waits_without_reason, warning_messages
 from embedding_operator.observe.snapshot import Object, PodState, Snapshot
 
 
@@ -52,12 +52,13 @@ class Observer:
             if live is not None:
                 children[(kind.api_version, kind.kind, child)] = live
         pods = await self._pods(namespace, name)
+        own = [pod for pod in pods if belongs_to(pod, name)]
         return Snapshot(
             resource=resource,
             now=self.now(),
             children=children,
             pods=pods,
-            readings=await self.endpoints.read_all(pods, port=interest.port, tls=interest.tls),
+            readings=await self.endpoints.read_all(own, port=interest.port, tls=interest.tls),
         )
 
     async def _pods(self, namespace: str, name: str) -> tuple[PodState, ...]:

@@ -40,6 +40,18 @@ def _container(status: Object, *, init: bool) -> ContainerState:
     )
 
 
+def _controlling_replica_set(metadata: Object) -> str:
+    references = metadata.get("ownerReferences") or ()
+    nobody: dict[str, Any] = {}
+    owner = next((reference for reference in references if reference.get("controller")), nobody)
+    return str(owner.get("name") or "") if owner.get("kind") == "ReplicaSet" else ""
+
+
+def belongs_to(pod: PodState, deployment: str) -> bool:
+    """Whether the Pod is one of this Deployment's. Its label alone does not say so: anybody can set a label."""
+    return bool(pod.replica_set) and pod.replica_set == f"{deployment}-{pod.template_hash}"
+
+
 def pod_state(pod: Object, warnings: tuple[str, ...] = ()) -> PodState:
     """One Pod object as a `PodState`."""
     metadata, status = pod["metadata"], pod.get("status") or {}
@@ -54,6 +66,7 @@ def pod_state(pod: Object, warnings: tuple[str, ...] = ()) -> PodState:
         phase=str(status.get("phase") or "Unknown"),
         created=parse_time(metadata["creationTimestamp"]) or datetime.min.replace(tzinfo=UTC),
         template_hash=str((metadata.get("labels") or {}).get("pod-template-hash") or ""),
+        replica_set=_controlling_replica_set(metadata),
         ready=is_ready,
         ready_since=parse_time(ready.get("lastTransitionTime")) if is_ready else None,
         terminating="deletionTimestamp" in metadata,

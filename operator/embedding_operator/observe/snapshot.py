@@ -41,6 +41,8 @@ class PodState:
     phase: str
     created: datetime
     template_hash: str
+    replica_set: str
+    """Name of the ReplicaSet that controls the Pod; empty when none does."""
     ready: bool
     terminating: bool
     scheduled: bool

@@ -47,3 +47,15 @@ def inside(directory: Path, name: str) -> Path:
     if path.is_absolute() or ".." in path.parts:
         raise DirectoryError(f"path {name!r} points out of the model directory")
     return directory / path
+
+
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken")
+
+
+def require_vocabulary(directory: Path) -> None:
+    """Raises DirectoryError when there is nothing a tokenizer could know its tokens from.
+
+    Libraries invent an empty tokenizer then, and every text becomes the same sequence of unknown tokens.
+    """
+    if not any(any(directory.glob(pattern)) for pattern in _VOCABULARIES):
+        raise DirectoryError("tokenizer.json is missing, and no other vocabulary is there")

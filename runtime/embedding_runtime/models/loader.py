@@ -8,7 +8,7 @@ from typing import Any
 
 from embedding_runtime.engine.model import Model, ModelIdentity, Pooling
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
-from embedding_runtime.models.files import DirectoryError, read_object, require_object
+from embedding_runtime.models.files import DirectoryError, read_object, require_object, require_vocabulary
 from embedding_runtime.models.identity import identify
 from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout
 from embedding_runtime.models.modules import Dense, LayerNorm
@@ -72,6 +72,7 @@ def plan(request: LoadRequest, source: Source) -> Layout:
         prompts["passage"] = request.passage_prompt
     sizes = tuple({*layout.matryoshka, *(config.get("matryoshka_dimensions") or [])})
     read_object(layout.transformer, "tokenizer.json")
+    require_vocabulary(layout.transformer)
     find_weights(layout.transformer)
     for step in layout.steps:
         if isinstance(step, Dense | LayerNorm):

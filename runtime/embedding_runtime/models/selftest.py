@@ -38,6 +38,9 @@ def run_self_test(model: TextEmbedder) -> None:
     lengths = np.linalg.norm(together, axis=1)
     if not np.isfinite(together).all() or not lengths.all():
         raise SelfTestError("the self-test's vectors are not finite or are zero: the weights are unusable")
+    units = together / lengths[:, None]
+    if float(units[0] @ units[1]) > 1 - 1e-6:
+        raise SelfTestError("different texts get the same vector: the tokenizer or the weights are unusable")
     tolerance = _TOLERANCE.get(model.identity.precision, _HALF_TOLERANCE)
     difference = float(np.abs((together - alone) / lengths[:, None]).max())
     if difference > tolerance:

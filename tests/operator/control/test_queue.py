@@ -86,12 +86,37 @@ def test_failures_wait_longer_each_time_and_success_forgets_them() -> None:
     run(scenario)
 
 
-def test_a_forgotten_key_does_not_come_back() -> None:
+def test_what_comes_while_a_key_is_forgotten_is_not_lost() -> None:
     async def scenario(queue: WorkQueue) -> None:
-        queue.add(A, 0.01)
+        queue.add(A)
+        await queue.take()
+        queue.add(A)
         queue.forget(A)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(queue.take(), 0.05)
+        queue.done(A)
+        assert await asyncio.wait_for(queue.take(), 1) == A
+
+    run(scenario)
+
+
+def test_a_cancelled_worker_gives_its_key_back() -> None:
+    async def scenario(queue: WorkQueue) -> None:
+        started = asyncio.Event()
+
+        async def never_ends(key: Key) -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        worker = asyncio.create_task(queue.work(never_ends))
+        queue.add(A)
+        await started.wait()
+        queue.add(A)
+        assert queue.longest_running_seconds >= 0
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+        assert await asyncio.wait_for(queue.take(), 1) == A
+        queue.clear()
+        queue.add(A)
+        assert await asyncio.wait_for(queue.take(), 1) == A
 
     run(scenario)
 

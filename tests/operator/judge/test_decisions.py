@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from embedding_operator.api.constants import FIELD_MANAGER
 from embedding_operator.judge.decisions import (
+    AUTOSCALER,
     KEPT_REPLICAS,
     RUNTIME_DEFAULTS,
     SCHEDULING_PATIENCE,
@@ -32,23 +33,29 @@ NOT_OURS = {FIELD_MANAGER: False, "kube-controller-manager": True}
         ("created", {"replicas": 2, "minimum": None}, None, Replicas(2)),
         ("scaled by spec", {"replicas": 3, "minimum": None}, deployment(replicas=2, managers=OURS), Replicas(3)),
         ("drifted", {"replicas": 2, "minimum": None}, deployment(replicas=7, managers=OURS), Replicas(2)),
-        ("created with autoscaling", {"replicas": 1, "minimum": 2}, None, Replicas(2)),
+        ("created with autoscaling", {"replicas": 1, "minimum": 2}, None, Replicas(2, keep=AUTOSCALER)),
         (
             "autoscaling switched on: the live count is handed over",
             {"replicas": 1, "minimum": 1},
             deployment(replicas=5, managers=OURS),
-            Replicas(None, hand_over=5),
+            Replicas(None, hand_over=5, keep=AUTOSCALER),
         ),
         (
             "autoscaling on and settled: not ours",
             {"replicas": 1, "minimum": 1},
             deployment(replicas=5, managers=NOT_OURS),
-            Replicas(None),
+            Replicas(None, keep=AUTOSCALER),
+        ),
+        (
+            "scaled behind our back: drift, not an autoscaler",
+            {"replicas": 1, "minimum": None},
+            deployment(replicas=5, managers=NOT_OURS),
+            Replicas(1),
         ),
         (
             "autoscaling switched off: the live count stays",
             {"replicas": 1, "minimum": None},
-            deployment(replicas=5, managers=NOT_OURS),
+            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: AUTOSCALER}),
             Replicas(5, keep="1:5"),
         ),
         (
@@ -79,7 +86,7 @@ NOT_OURS = {FIELD_MANAGER: False, "kube-controller-manager": True}
             "resumed with autoscaling: an autoscaler never leaves zero",
             {"replicas": 1, "minimum": 1},
             deployment(replicas=0, managers=OURS, annotations={KEPT_REPLICAS: "1:4"}),
-            Replicas(4),
+            Replicas(4, keep=AUTOSCALER),
         ),
         (
             "resumed without",

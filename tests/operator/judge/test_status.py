@@ -273,3 +273,37 @@ def test_load_is_written_for_a_noticeable_change_and_at_most_once_a_minute() -> 
     assert load_to_show(shown, Load(52, 1010, 0), None, NOW) == shown
     assert load_to_show(None, busier, NOW, NOW) == busier.as_status()
     assert load_to_show(shown, None, None, NOW) is None
+
+
+def test_a_foreign_pod_with_our_label_counts_for_nothing_and_is_named() -> None:
+    intruder = pod("intruder", replica_set="")
+    starting = pod("minilm-1-a", ready=False, container={"ready": False})
+    readings = {"minilm-1-a": Reading(ready=False, message="loading"), "intruder": answering("sha256:other")}
+    judgement = judged(snapshot(intruder, starting, readings=readings, live=deployment(ready=0)))
+    assert condition(judgement, "Ready") == ("False", "ModelLoading")
+    assert condition(judgement, "Available") == ("False", "ModelLoading")
+    assert "model" not in judgement.status
+    assert [(entry["pod"], entry["reason"]) for entry in judgement.status["problems"]] == [("intruder", "ForeignPod")]
+    healthy = judged(snapshot(intruder, pod(), readings={**readings, **SERVES}, live=deployment()))
+    assert condition(healthy, "Ready") == ("True", "Ready")
+
+
+def test_a_crash_loop_past_its_deadline_is_stalled_with_its_cause() -> None:
+    crashing = pod(
+        "minilm-2-b",
+        template_hash="2",
+        ready=False,
+        container={"ready": False, "running_since": None, "terminated_reason": "Error", "exit_code": 1, "restarts": 9},
+    )
+    live = deployment(total=2, updated=1, ready=1, progressing_reason="ProgressDeadlineExceeded")
+    judgement = judged(snapshot(pod(), crashing, readings=SERVES, live=live))
+    assert condition(judgement, "Ready") == ("False", "CrashLoop")
+    assert condition(judgement, "Stalled") == ("True", "CrashLoop")
+
+
+def test_an_automatic_rollout_that_replaces_in_place_says_so() -> None:
+    in_place = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    live = deployment(total=2, updated=1, ready=1, strategy=in_place)
+    judgement = judged(snapshot(pod(), LOADING, readings=SERVES, live=live))
+    ready = next(entry for entry in judgement.status["conditions"] if entry["type"] == "Ready")
+    assert "in place" in ready["message"]
