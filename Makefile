@@ -18,7 +18,7 @@ demo: environment  ## control plane, helm install, an EmbeddingService, real vec
 	@$(bin)/python -m tools.demo
 
 test: environment check binaries  ## everything: checks, unit tests, real sockets, real model, real control plane
-	@$(bin)/python -m pytest
+	@$(bin)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 check: environment verify  ## format, lint, types, import contracts, generated files
 	@$(bin)/ruff format --check $(PYTHON_SOURCES)
@@ -30,11 +30,16 @@ format: environment  ## format the sources and apply the linter's safe fixes
 	@$(bin)/ruff format $(PYTHON_SOURCES)
 	@$(bin)/ruff check --fix $(PYTHON_SOURCES)
 
-generate: environment  ## write crds/, the chart's copy and docs/reference from the API models
+generate: environment  ## write crds/, the chart's copy and docs/reference from the API models, and the chart's table of values
 	@$(bin)/python -m tools.generate
+	@$(bin)/python -m tools.chart_values
 
 verify: environment  ## fail when a generated file is stale
 	@$(bin)/python -m tools.generate --verify
+	@$(bin)/python -m tools.chart_values --verify
 
 lock: environment  ## resolve requirements/*.in again into hashed pins
 	@tools/lock.sh
+
+images:  ## build both container images with docker or buildah; FLAGS='--repository registry.example.com/team --push', FLAGS=--help explains
+	@tools/images.sh $(FLAGS)

@@ -19,8 +19,8 @@ from pydantic_settings import (
 )
 
 from embedding_runtime import nim_variables
+from embedding_runtime.engine.model import Pooling
 from embedding_runtime.errors import SettingsError
-from embedding_runtime.models.modules import Pooling
 
 PREFIX = "EMBEDDING_"
 

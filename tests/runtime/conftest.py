@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import httpx
 import pytest
 from embedding_runtime.engine.model import Model
 from embedding_runtime.models.loader import LoadRequest, load_model
+from huggingface_hub import constants
 
 from tests.runtime.helpers import MINILM, ServerProcess, server
 
@@ -38,3 +41,18 @@ def http(minilm_server: ServerProcess) -> Iterator[httpx.Client]:
     """A client of that server."""
     with httpx.Client(base_url=minilm_server.url, timeout=60) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """Loading a model forbids the hub for the rest of the process, and a server sets up logging for all of it: right
+    for a server, but tests share their process."""
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    constants.HF_HUB_OFFLINE = False
+    root, runtime = logging.getLogger(), logging.getLogger("embedding_runtime")
+    handlers, levels = root.handlers[:], (root.level, runtime.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    runtime.setLevel(levels[1])
+    logging.captureWarnings(False)

@@ -28,6 +28,17 @@ class Truncation(StrEnum):
     END = "END"
 
 
+class Pooling(StrEnum):
+    """How token vectors become one vector. The names are those of the EmbeddingService API."""
+
+    MEAN = "Mean"
+    WEIGHTED_MEAN = "WeightedMean"
+    MEAN_SQRT_LENGTH = "MeanSqrtLength"
+    MAX = "Max"
+    CLS = "Cls"
+    LAST_TOKEN = "LastToken"  # noqa: S105
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFile:
     """One file of the model, by its path inside the model directory."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedding_runtime.engine.model import Pooling
 from embedding_runtime.models.files import DirectoryError, inside, read_json, read_object
 from embedding_runtime.models.modules import (
     Normalise,
-    Pooling,
     Step,
     read_dense,
     read_layer_norm,

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from embedding_runtime.engine.model import Model, ModelIdentity
+from embedding_runtime.engine.model import Model, ModelIdentity, Pooling
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
 from embedding_runtime.models.files import DirectoryError, read_object, require_object
 from embedding_runtime.models.identity import identify
 from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout
-from embedding_runtime.models.modules import Dense, LayerNorm, Pooling
+from embedding_runtime.models.modules import Dense, LayerNorm
 from embedding_runtime.models.preload import preload_torch
 from embedding_runtime.models.processors import usable_processors
 from embedding_runtime.models.profiles import is_nvidia_bidirectional, profile

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from embedding_runtime.engine.model import Pooling
 from embedding_runtime.models.files import DirectoryError, read_object, require_object
-
-
-class Pooling(StrEnum):
-    """How token vectors become one vector. The names are those of the EmbeddingService API."""
-
-    MEAN = "Mean"
-    WEIGHTED_MEAN = "WeightedMean"
-    MEAN_SQRT_LENGTH = "MeanSqrtLength"
-    MAX = "Max"
-    CLS = "Cls"
-    LAST_TOKEN = "LastToken"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from embedding_runtime.models.modules import Pooling
+from embedding_runtime.engine.model import Pooling
 
 
 def pool(

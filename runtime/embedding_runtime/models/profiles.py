@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from embedding_runtime.engine.model import Pooling
 from embedding_runtime.models.files import DirectoryError
 from embedding_runtime.models.layout import Layout
-from embedding_runtime.models.modules import Pooling
 
 # NVIDIA's names for poolings in config.json.
 _NVIDIA_POOLINGS = {

@@ -1,0 +1,1 @@
+"""The control plane: addresses, certificates, command lines, processes."""

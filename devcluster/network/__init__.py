@@ -1,0 +1,1 @@
+"""What stands for kube-proxy, the EndpointSlice controller and cluster DNS."""

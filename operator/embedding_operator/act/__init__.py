@@ -1,0 +1,1 @@
+"""What to change: server-side apply of rendered children, deletion of those no longer asked for, status, Events."""

@@ -1,0 +1,171 @@
+"""Makes the cluster hold what was rendered: server-side apply, checked ownership, deletion of what is no longer asked.
+
+Nothing changed means no request. A same-named object that is not ours is never changed and never deleted.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from embedding_operator.act.difference import differences
+from embedding_operator.api.constants import FIELD_MANAGER, REPLICAS_FIELD_MANAGER
+from embedding_operator.cluster import BY_KIND, DEPLOYMENTS, ClusterClient, ClusterError, Object
+from embedding_operator.errors import OperatorError, Retry, Waiting
+from embedding_operator.observe.snapshot import Snapshot, is_controlled_by
+
+APPLIED_ANNOTATION = "embedding-operator.io/applied"
+"""On every child: a hash of what was rendered. It tells a field that is no longer rendered from one never rendered."""
+
+
+class Refused(OperatorError):
+    """The API server refuses a child as it was rendered: a quota, an admission policy, an impossible value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write that was made."""
+
+    verb: str
+    kind: str
+    name: str
+    fields: tuple[str, ...] = ()
+    """Paths that differed, for an update."""
+    live: Mapping[str, Any] | None = None
+    """The object after the write; None after a deletion. What is judged next must not be older than this."""
+
+
+def after(snapshot: Snapshot, changes: Iterable[Change]) -> Snapshot:
+    """The snapshot with the children as they are after `changes`."""
+    children = dict(snapshot.children)
+    for change in changes:
+        if change.live is not None:
+            children[_key(change.live)] = change.live
+        else:
+            gone = [key for key in children if key[1:] == (change.kind, change.name)]
+            for key in gone:
+                del children[key]
+    return replace(snapshot, children=children)
+
+
+def _key(body: Mapping[str, Any]) -> tuple[str, str, str]:
+    return body["apiVersion"], body["kind"], body["metadata"]["name"]
+
+
+def stamped(body: Mapping[str, Any]) -> Object:
+    """The rendered child with the hash of itself as an annotation."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    result: Object = copy.deepcopy(dict(body))
+    annotations = result["metadata"].setdefault("annotations", {})
+    annotations[APPLIED_ANNOTATION] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return result
+
+
+def foreign(rendered: Iterable[Mapping[str, Any]], snapshot: Snapshot) -> tuple[str, ...]:
+    """The rendered children whose name somebody else's object has, as `Kind/name`."""
+    return tuple(
+        f"{body['kind']}/{body['metadata']['name']}"
+        for body in rendered
+        if (live := snapshot.children.get(_key(body))) is not None and not is_controlled_by(live, snapshot.uid)
+    )
+
+
+def leftovers(rendered: Iterable[Mapping[str, Any]], snapshot: Snapshot) -> tuple[Mapping[str, Any], ...]:
+    """Our own live children that are no longer rendered."""
+    wanted = {_key(body) for body in rendered}
+    return tuple(
+        live
+        for key, live in snapshot.children.items()
+        if key not in wanted and is_controlled_by(live, snapshot.uid) and "deletionTimestamp" not in live["metadata"]
+    )
+
+
+@dataclass(slots=True)
+class Applier:
+    """Applies children. One for the whole operator."""
+
+    cluster: ClusterClient
+    _seen_equal: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Child uid -> (hash applied, resourceVersion) that the API server answered with although our comparison still
+    sees a difference (a value it stores in a form of its own): not applied again until either changes."""
+
+    async def apply(
+        self, rendered: Sequence[Mapping[str, Any]], snapshot: Snapshot, *, hand_over: int | None = None
+    ) -> tuple[Change, ...]:
+        """Create, repair and delete until the cluster holds `rendered`.
+
+        `hand_over` is a replica count to hold under a second manager while our own ownership of it ends.
+        Raises OperatorError: NameTaken, Forbidden, Refused (the author or an administrator must act) or Retry.
+        """
+        taken = foreign(rendered, snapshot)
+        if taken:
+            raise OperatorError(
+                f"{', '.join(taken)} exists and does not belong to this EmbeddingService; rename one of them",
+                reason="NameTaken",
+            )
+        changes = []
+        for body in rendered:
+            change = await self._apply_one(stamped(body), snapshot, hand_over if body["kind"] == "Deployment" else None)
+            if change is not None:
+                changes.append(change)
+        deletions = [await self._delete(live) for live in leftovers(rendered, snapshot)]
+        return (*changes, *deletions)
+
+    async def _apply_one(self, body: Object, snapshot: Snapshot, hand_over: int | None) -> Change | None:
+        live = snapshot.children.get(_key(body))
+        resource = BY_KIND[body["apiVersion"], body["kind"]]
+        name = body["metadata"]["name"]
+        try:
+            if live is None:
+                # Without force: should somebody create the same name in this moment, that is a conflict, not ours.
+                created = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=False)
+                return Change("created", body["kind"], name, live=created)
+            fields = tuple(differences(body, live))
+            stamp = body["metadata"]["annotations"][APPLIED_ANNOTATION]
+            uid, version = live["metadata"]["uid"], live["metadata"]["resourceVersion"]
+            if (not fields or self._seen_equal.get(uid) == (stamp, version)) and hand_over is None:
+                return None
+            if hand_over is not None:
+                await self._hold_replicas(body, live, hand_over)
+            body["metadata"]["uid"] = uid
+            answer = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=True)
+            if any(differences(body, answer)):
+                self._seen_equal[uid] = (stamp, answer["metadata"]["resourceVersion"])
+            return Change("updated", body["kind"], name, fields, answer)
+        except ClusterError as error:
+            raise self._consequence(error, f"{body['kind']}/{name}") from error
+
+    async def _hold_replicas(self, body: Object, live: Mapping[str, Any], count: int) -> None:
+        metadata = body["metadata"]
+        held = {
+            "apiVersion": body["apiVersion"],
+            "kind": body["kind"],
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": live["metadata"]["uid"]},
+            "spec": {"replicas": count},
+        }
+        await self.cluster.apply(DEPLOYMENTS, held, manager=REPLICAS_FIELD_MANAGER, force=True)
+
+    async def _delete(self, live: Mapping[str, Any]) -> Change:
+        resource = BY_KIND[live["apiVersion"], live["kind"]]
+        name = live["metadata"]["name"]
+        try:
+            await self.cluster.delete(resource, dict(live))
+        except ClusterError as error:
+            raise self._consequence(error, f"{live['kind']}/{name}") from error
+        return Change("deleted", live["kind"], name)
+
+    @staticmethod
+    def _consequence(error: ClusterError, child: str) -> OperatorError:
+        if error.status == 403 and error.reason == "Forbidden" and "exceeded quota" in error.message:
+            return Refused(f"{child}: {error.message}", reason="Refused")
+        if error.status == 403 and "being terminated" in error.message:
+            return Waiting(f"{child}: {error.message}", reason="RetryingAfterError", seconds=30.0)
+        if error.forbidden:
+            return OperatorError(f"{child}: {error.message}", reason="Forbidden")
+        if error.invalid:
+            return Refused(f"{child}: {error.message}", reason="Refused")
+        return Retry(f"{child}: {error.message}", after=error.retry_after)

@@ -1,0 +1,76 @@
+"""Kubernetes Events about an EmbeddingService, only where something changed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from embedding_operator.act.apply import Change
+from embedding_operator.cluster import EVENTS, ClusterClient, ClusterError
+
+COMPONENT = "embedding-operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One Event to post."""
+
+    warning: bool
+    reason: str
+    action: str
+    message: str
+
+
+def transitions(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str, Any]]) -> list[Notice]:
+    """Notices for a `Ready` condition that changed its status or its reason. Pure."""
+    old = {condition["type"]: condition for condition in before}.get("Ready")
+    new = {condition["type"]: condition for condition in after}.get("Ready")
+    if new is None or (old is not None and (old["status"], old["reason"]) == (new["status"], new["reason"])):
+        return []
+    if old is None and new["status"] != "False":
+        return []
+    calm = ("RollingOut", "ModelLoading", "ModelDownloading", "Starting", "Scaling", "Suspended", "NoPods")
+    warning = new["status"] != "True" and new["reason"] not in calm
+    return [Notice(warning, new["reason"], "Reconcile", new["message"] or new["reason"])]
+
+
+def of_changes(changes: Iterable[Change]) -> list[Notice]:
+    """Notices for children that were created, repaired or deleted. Pure."""
+    return [
+        Notice(False, change.verb.capitalize(), change.verb.capitalize(), f"{change.kind}/{change.name} {change.verb}")
+        for change in changes
+    ]
+
+
+async def post(
+    cluster: ClusterClient, resource: Mapping[str, Any], notices: Iterable[Notice], *, instance: str, now: datetime
+) -> None:
+    """Post Events. They are a courtesy: one that cannot be posted is dropped."""
+    metadata = resource["metadata"]
+    for notice in notices:
+        body = {
+            "apiVersion": EVENTS.api_version,
+            "kind": EVENTS.kind,
+            "metadata": {"name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}", "namespace": metadata["namespace"]},
+            "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": "Warning" if notice.warning else "Normal",
+            "reason": notice.reason,
+            "action": notice.action,
+            "note": notice.message[:1024],
+            "reportingController": f"{COMPONENT}.io/controller",
+            "reportingInstance": instance,
+            "regarding": {
+                "apiVersion": resource["apiVersion"],
+                "kind": resource["kind"],
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+            },
+        }
+        try:
+            await cluster.create(EVENTS, body)
+        except ClusterError:
+            return

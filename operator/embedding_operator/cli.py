@@ -1,0 +1,175 @@
+"""The command line: `run` in a cluster; `render`, `diff` and `status` at a desk."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from kubernetes.aio.client import ApiClient
+from kubernetes.aio.config import ConfigException
+from pydantic import ValidationError
+
+from embedding_operator.cluster import ClusterClient, ClusterError, load_configuration
+from embedding_operator.commands.difference import differences_in_cluster
+from embedding_operator.commands.manifests import UnusableFile, as_yaml, children_of, in_namespace, read_services
+from embedding_operator.commands.status import status_page
+from embedding_operator.control.operator import connected, identity_of_operator
+from embedding_operator.settings import Settings
+from embedding_operator.telemetry import configure_logging
+
+application = typer.Typer(
+    name="embedding-operator",
+    help="Turns EmbeddingService resources into running embedding endpoints.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+EXIT_DIFFERENT = 1
+EXIT_USAGE = 64
+EXIT_BAD_FILE = 65
+EXIT_UNAVAILABLE = 69
+
+T = TypeVar("T")
+Files = Annotated[list[Path], typer.Argument(help="YAML files with EmbeddingServices; - is standard input.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of resources that name none.")]
+
+
+def _fail(message: str, code: int) -> typer.Exit:
+    typer.echo(f"error: {message}", err=True)
+    return typer.Exit(code)
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"EMBEDDING_OPERATOR_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()
+        )
+        raise _fail(faults, EXIT_USAGE) from error
+
+
+def _settings_table() -> str:
+    rows = [
+        f"EMBEDDING_OPERATOR_{name.upper():28} {field.description} [{field.default!r}]"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n\n".join(rows)
+
+
+@asynccontextmanager
+async def _cluster() -> AsyncIterator[ClusterClient]:
+    api = ApiClient(await load_configuration())
+    try:
+        yield ClusterClient(api)
+    finally:
+        await api.close()
+
+
+def _in_cluster(question: Callable[[ClusterClient], Awaitable[T]]) -> T:
+    """Ask the cluster of KUBECONFIG one thing; a failure ends the program with one line."""
+
+    async def ask() -> T:
+        async with _cluster() as cluster:
+            return await question(cluster)
+
+    try:
+        return asyncio.run(ask())
+    except ConfigException as error:
+        raise _fail(f"no cluster: {error}; set KUBECONFIG", EXIT_UNAVAILABLE) from error
+    except ClusterError as error:
+        raise _fail(error.message, EXIT_UNAVAILABLE) from error
+
+
+@application.callback()
+def _root() -> None:
+    """Turns EmbeddingService resources into running embedding endpoints."""
+
+
+@application.command(epilog="Environment variables:\n\n" + _settings_table())
+def run(
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option("--namespace", "-n", help="Serve only this namespace; may be repeated. Default: all."),
+    ] = None,
+) -> None:
+    """Watch EmbeddingServices and keep their children as they should be, until SIGTERM.
+
+    In a cluster the Pod's ServiceAccount is used, elsewhere KUBECONFIG. Further settings are environment variables.
+    """
+    settings = _settings()
+    if namespace:
+        settings = settings.model_copy(update={"watch_namespaces": tuple(namespace)})
+    configure_logging(settings.log_format, settings.log_level)
+
+    async def operate() -> None:
+        async with connected(settings) as operator:
+            await operator.run()
+
+    try:
+        asyncio.run(operate())
+    except ConfigException as error:
+        raise _fail(f"no cluster: {error}; run in a Pod, or set KUBECONFIG", EXIT_UNAVAILABLE) from error
+    except OSError as error:
+        raise _fail(f"cannot listen on port {settings.port}: {error}", EXIT_UNAVAILABLE) from error
+
+
+@application.command()
+def render(files: Files, namespace: Namespace = "default") -> None:
+    """Print the objects that would be created, as YAML. Asks no cluster.
+
+    Example: embedding-operator render examples/minilm.yaml | kubectl apply --dry-run=server -f -
+    """
+    identity = identity_of_operator(_settings())
+    try:
+        for file in files:
+            for resource in read_services(file):
+                typer.echo(as_yaml(children_of(in_namespace(resource, namespace), identity)), nl=False)
+    except UnusableFile as error:
+        raise _fail(str(error), EXIT_BAD_FILE) from error
+
+
+@application.command()
+def diff(files: Files, namespace: Namespace = "default") -> None:
+    """Print how the objects in the cluster would change. Nothing is written; the API server is asked for a dry run.
+
+    Leaves with 0 when nothing would change and with 1 when something would. The operator's own settings count: give
+    EMBEDDING_OPERATOR_RUNTIME_IMAGE as the chart does, for services that name no runtime image.
+    """
+    identity = identity_of_operator(_settings())
+
+    async def compare(cluster: ClusterClient) -> list[str]:
+        resources = [in_namespace(resource, namespace) for file in files for resource in read_services(file)]
+        found = [await differences_in_cluster(cluster, resource, identity) for resource in resources]
+        return [text for texts in found for text in texts]
+
+    try:
+        found = _in_cluster(compare)
+    except UnusableFile as error:
+        raise _fail(str(error), EXIT_BAD_FILE) from error
+    typer.echo("\n".join(found), nl=bool(found))
+    if found:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+@application.command()
+def status(
+    name: Annotated[str, typer.Argument(help="Name of an EmbeddingService.")], namespace: Namespace = "default"
+) -> None:
+    """Print one service's conditions, Pods, model identity and load."""
+    page = _in_cluster(lambda cluster: status_page(cluster, namespace, name))
+    if page is None:
+        raise _fail(f"there is no EmbeddingService {namespace}/{name}", EXIT_BAD_FILE)
+    typer.echo(page)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(application())

@@ -1,0 +1,295 @@
+"""The Kubernetes API as this operator uses it: read, list, server-side apply, create, delete.
+
+Objects are plain dictionaries, as the API server sends them. Paths are static (no discovery requests), every request
+has a timeout, every answer is counted, and writes pass a fence first, so that an operator that lost its leadership
+cannot write any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import ApiException
+
+Object = dict[str, Any]
+
+REQUEST_TIMEOUT_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind of object and where the API server serves it."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        prefix = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+        parts = [prefix]
+        if namespace is not None:
+            parts.append(f"namespaces/{namespace}")
+        parts.append(self.plural)
+        if name is not None:
+            parts.append(name)
+        if subresource is not None:
+            parts.append(subresource)
+        return "/".join(parts)
+
+
+EMBEDDING_SERVICES: Final = Resource("embedding-operator.io/v1alpha1", "EmbeddingService", "embeddingservices")
+DEPLOYMENTS: Final = Resource("apps/v1", "Deployment", "deployments")
+SERVICES: Final = Resource("v1", "Service", "services")
+HORIZONTAL_POD_AUTOSCALERS: Final = Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+POD_DISRUPTION_BUDGETS: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+NETWORK_POLICIES: Final = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+SERVICE_MONITORS: Final = Resource("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
+PROMETHEUS_RULES: Final = Resource("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules")
+CONFIG_MAPS: Final = Resource("v1", "ConfigMap", "configmaps")
+PODS: Final = Resource("v1", "Pod", "pods")
+CORE_EVENTS: Final = Resource("v1", "Event", "events")
+EVENTS: Final = Resource("events.k8s.io/v1", "Event", "events")
+LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
+
+ALWAYS_OWNED: Final = (
+    DEPLOYMENTS,
+    SERVICES,
+    HORIZONTAL_POD_AUTOSCALERS,
+    POD_DISRUPTION_BUDGETS,
+    NETWORK_POLICIES,
+)
+"""The kinds of children an EmbeddingService may always have."""
+
+BY_KIND: Final[Mapping[tuple[str, str], Resource]] = {
+    (resource.api_version, resource.kind): resource
+    for resource in (*ALWAYS_OWNED, SERVICE_MONITORS, PROMETHEUS_RULES, CONFIG_MAPS)
+}
+
+
+class ClusterError(Exception):
+    """The API server refused a request, or did not answer it.
+
+    `status` is the HTTP status, 0 when there was no answer at all. `reason` is the API's own word (`AlreadyExists`,
+    `Invalid`, …) or a short one of ours (`Timeout`, `ConnectionFailed`).
+    """
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def not_found(self) -> bool:
+        return self.status == 404
+
+    @property
+    def conflict(self) -> bool:
+        """A precondition did not hold, or another writer was faster."""
+        return self.status == 409
+
+    @property
+    def forbidden(self) -> bool:
+        return self.status in (401, 403)
+
+    @property
+    def invalid(self) -> bool:
+        """The object itself was refused (schema, admission): sending it again cannot help."""
+        return self.status in (400, 422)
+
+
+class NotLeading(Exception):
+    """A write was stopped by the fence: this process is not (or no longer) the leader."""
+
+
+_NO_QUERY: Final[Mapping[str, str | int | None]] = {}
+
+
+@dataclass(slots=True)
+class ClusterClient:
+    """Asynchronous access to one API server.
+
+    `may_write` is asked before every write and answers False to stop it (NotLeading is raised).
+    `count` is told (verb, resource plural, status) of every answered request, for telemetry.
+    Every method raises ClusterError when the API server refuses or does not answer.
+    """
+
+    api: ApiClient
+    may_write: Callable[[], bool] = lambda: True
+    count: Callable[[str, str, int], None] = lambda verb, resource, status: None
+    timeout: float = REQUEST_TIMEOUT_SECONDS
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        """The object, or None when there is none."""
+        try:
+            return await self._request("get", resource, "GET", resource.path(namespace, name))
+        except ClusterError as error:
+            if error.not_found:
+                return None
+            raise
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str | None = None,
+        fields: str | None = None,
+        page_size: int = 500,
+    ) -> tuple[list[Object], str]:
+        """All objects (`namespace` None: of every namespace), read in pages, and the list's resourceVersion."""
+        items: list[Object] = []
+        token: str | None = None
+        while True:
+            answer = await self._request(
+                "list",
+                resource,
+                "GET",
+                resource.path(namespace),
+                query={"labelSelector": labels, "fieldSelector": fields, "limit": page_size, "continue": token},
+            )
+            items.extend(answer.get("items") or ())
+            metadata = answer.get("metadata") or {}
+            token = metadata.get("continue") or None
+            if token is None:
+                return items, str(metadata.get("resourceVersion") or "")
+
+    async def apply(
+        self,
+        resource: Resource,
+        body: Object,
+        *,
+        manager: str,
+        force: bool,
+        subresource: str | None = None,
+        dry_run: bool = False,
+    ) -> Object:
+        """Server-side apply `body` (it names its namespace and name) as field manager `manager`; the object after it.
+
+        With `dry_run` the API server only says what would come of it.
+        """
+        metadata = body["metadata"]
+        return await self._write(
+            "patch",
+            resource,
+            "PATCH",
+            resource.path(metadata["namespace"], metadata["name"], subresource),
+            body=apply_text(body),
+            # The parameter keeps the client from serialising the text once more.
+            content_type="application/apply-patch+yaml; charset=utf-8",
+            query={"fieldManager": manager, "force": str(force).lower(), "dryRun": "All" if dry_run else None},
+        )
+
+    async def create(self, resource: Resource, body: Object) -> Object:
+        return await self._write("create", resource, "POST", resource.path(body["metadata"]["namespace"]), body=body)
+
+    async def replace(self, resource: Resource, body: Object) -> Object:
+        """Update with the resourceVersion in `body` as precondition (409 when somebody else was faster)."""
+        metadata = body["metadata"]
+        path = resource.path(metadata["namespace"], metadata["name"])
+        return await self._write("update", resource, "PUT", path, body=body)
+
+    async def delete(self, resource: Resource, live: Object) -> None:
+        """Delete exactly the object that was seen: its uid and resourceVersion are preconditions. Gone is fine."""
+        metadata = live["metadata"]
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
+        }
+        path = resource.path(metadata["namespace"], metadata["name"])
+        try:
+            await self._write("delete", resource, "DELETE", path, body=body)
+        except ClusterError as error:
+            if not error.not_found:
+                raise
+
+    async def _write(self, verb: str, resource: Resource, method: str, path: str, **parameters: Any) -> Object:
+        if not self.may_write():
+            raise NotLeading(f"not the leader: {method} {path} was not sent")
+        return await self._request(verb, resource, method, path, **parameters)
+
+    async def _request(
+        self,
+        verb: str,
+        resource: Resource,
+        method: str,
+        path: str,
+        *,
+        body: Object | str | None = None,
+        content_type: str = "application/json",
+        query: Mapping[str, str | int | None] = _NO_QUERY,
+    ) -> Object:
+        status = 0
+        try:
+            async with asyncio.timeout(self.timeout):
+                request = await self.api.param_serialize(
+                    method,
+                    path,
+                    query_params=[(key, value) for key, value in query.items() if value is not None],
+                    header_params={"Accept": "application/json", "Content-Type": content_type},
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                response = await self.api.call_api(*request)
+                content = await response.read()
+                status = response.status
+        except TimeoutError as exception:
+            message = f"the API server did not answer {method} {path} within {self.timeout:g} s"
+            raise ClusterError(0, "Timeout", message) from exception
+        except (OSError, aiohttp.ClientError, ApiException) as exception:
+            raise ClusterError(0, "ConnectionFailed", f"{method} {path} failed: {exception}") from exception
+        finally:
+            self.count(verb, resource.plural, status)
+        return _answer(status, content)
+
+
+def apply_text(body: Object) -> str:
+    """`body` as the JSON that the API server's YAML parser takes.
+
+    That parser refuses the surrogate pairs by which JSON escapes an emoji, and the raw form of some other characters:
+    what is beyond the basic plane goes raw, everything else that is not ASCII goes escaped.
+    """
+    text = json.dumps(body, ensure_ascii=False)
+    return re.sub("[\x7f-\uffff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _answer(status: int, content: bytes) -> Object:
+    """The object in an answer. Raises ClusterError for a refusal, and for what is no JSON object."""
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict) and 200 <= status < 300:
+        return answer
+    if not isinstance(answer, dict):
+        text = content[:300].decode("utf-8", "replace")
+        raise ClusterError(0 if status < 400 else status, "NotJson", f"the API server answered {status}: {text}")
+    message = str(answer.get("message") or f"the API server answered {status}")
+    retry_after = (answer.get("details") or {}).get("retryAfterSeconds")
+    raise ClusterError(status, str(answer.get("reason") or "Unknown"), message, retry_after)
+
+
+async def load_configuration() -> Configuration:
+    """The connection of the Pod's ServiceAccount, or of KUBECONFIG outside a cluster.
+
+    Raises kubernetes.aio.config.ConfigException when there is neither.
+    """
+    configuration = Configuration()
+    if os.environ.get("KUBERNETES_SERVICE_HOST") and "KUBECONFIG" not in os.environ:
+        config.load_incluster_config(client_configuration=configuration)
+    else:
+        # Named here, because the client looks KUBECONFIG up only once, when it is imported.
+        await config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
+    return configuration

@@ -1,0 +1,134 @@
+"""Leader election by a Lease: at most one replica writes at any time, by its own clock.
+
+The rules, after client-go's leaderelection, with a fence added:
+
+- A Lease names its holder and is renewed every `RENEW_SECONDS`. Others take it over only after they have seen no change
+  of it for a whole lease duration on their own monotonic clock; clocks of different machines are never compared.
+- `may_write` is asked before every write. It is true only while less than the lease duration minus a margin has passed
+  since the *start* of the last successful renewal. A process that was stopped, or whose API server hangs, therefore
+  stops writing before anybody else may begin.
+- The Lease is given up on SIGTERM, so that the next replica need not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from embedding_operator.cluster import LEASES, ClusterClient, ClusterError, Object
+
+LEASE_SECONDS: Final = 10
+RENEW_SECONDS: Final = 2.0
+MARGIN_SECONDS: Final = 2.0
+"""For requests already on their way when the fence closes, and for clocks that tick differently."""
+REQUEST_SECONDS: Final = 3.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LeaseRecord:
+    """Somebody's Lease as this replica last saw it change."""
+
+    holder: str
+    version: str
+    changed_at: float
+
+
+def _moment() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@dataclass(slots=True)
+class Leadership:
+    """Takes and keeps one Lease. `cluster` must be a client of its own, with a short timeout and no fence."""
+
+    cluster: ClusterClient
+    namespace: str
+    name: str
+    identity: str
+    clock: Callable[[], float]
+    on_change: Callable[[bool], Awaitable[None]]
+    _renewed_at: float = field(default=float("-inf"))
+    _seen: LeaseRecord | None = None
+    _leading: bool = False
+
+    def may_write(self) -> bool:
+        """Whether a write sent now is certain to be this leader's."""
+        return self.clock() - self._renewed_at < LEASE_SECONDS - MARGIN_SECONDS
+
+    async def run(self) -> None:
+        """Stay in the election until cancelled; then give the Lease up if it is ours."""
+        try:
+            while True:
+                await self._attempt()
+                if self._leading != self.may_write():
+                    self._leading = self.may_write()
+                    log.info(
+                        "became the leader" if self._leading else "lost the leadership", extra={"lease": self.name}
+                    )
+                    await self.on_change(self._leading)
+                await asyncio.sleep(RENEW_SECONDS * (0.9 + 0.2 * random.random()))  # noqa: S311 - jitter
+        finally:
+            await asyncio.shield(self._release())
+
+    async def _attempt(self) -> None:
+        started = self.clock()
+        try:
+            if await self._acquire_or_renew():
+                self._renewed_at = started
+        except ClusterError as error:
+            if not error.conflict:
+                log.warning("cannot renew the Lease: %s", error.message, extra={"lease": self.name})
+
+    async def _acquire_or_renew(self) -> bool:
+        lease = await self.cluster.get(LEASES, self.namespace, self.name)
+        if lease is None:
+            await self.cluster.create(LEASES, self._lease(None))
+            return True
+        holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
+        if holder and holder != self.identity and not self._expired(lease, holder):
+            self._renewed_at = float("-inf")
+            return False
+        await self.cluster.replace(LEASES, self._lease(lease))
+        return True
+
+    def _expired(self, lease: Object, holder: str) -> bool:
+        """Whether the Lease has not changed for a whole duration while we watched."""
+        version = lease["metadata"]["resourceVersion"]
+        if self._seen is None or (self._seen.version, self._seen.holder) != (version, holder):
+            self._seen = LeaseRecord(holder, version, self.clock())
+            return False
+        duration = float((lease.get("spec") or {}).get("leaseDurationSeconds") or LEASE_SECONDS)
+        return self.clock() - self._seen.changed_at > duration
+
+    def _lease(self, live: Object | None) -> Object:
+        spec = dict((live or {}).get("spec") or {})
+        metadata = {"name": self.name, "namespace": self.namespace}
+        if live is not None:
+            metadata = dict(live["metadata"])
+        moment = _moment()
+        if spec.get("holderIdentity") != self.identity:
+            spec["acquireTime"] = moment
+            spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + (1 if live is not None else 0)
+        spec.update(holderIdentity=self.identity, leaseDurationSeconds=LEASE_SECONDS, renewTime=moment)
+        return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": spec}
+
+    async def _release(self) -> None:
+        if not self.may_write():
+            return
+        self._renewed_at = float("-inf")
+        try:
+            lease = await self.cluster.get(LEASES, self.namespace, self.name)
+            if lease is not None and (lease.get("spec") or {}).get("holderIdentity") == self.identity:
+                lease["spec"]["holderIdentity"] = ""
+                lease["spec"]["renewTime"] = _moment()
+                await self.cluster.replace(LEASES, lease)
+                log.info("gave the Lease up", extra={"lease": self.name})
+        except ClusterError as error:
+            log.warning("could not give the Lease up: %s", error.message, extra={"lease": self.name})

@@ -1,0 +1,126 @@
+"""A work queue of resource keys: no duplicates, one worker per key, back-off per key, delayed entries.
+
+What is queued is only the name of the thing to look at, never an event: two changes in quick succession cost one look,
+and a look always sees the newest state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+Key = tuple[str, str]
+"""Namespace and name of an EmbeddingService."""
+
+FIRST_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 300.0
+
+
+def backoff(failures: int, jitter: Callable[[], float] = random.random) -> float:
+    """Seconds to wait after so many failures in a row: doubling from 1 s to 5 min, ± 20 %."""
+    doublings = min(max(0, failures - 1), 20)
+    delay = min(FIRST_DELAY_SECONDS * 2.0**doublings, LONGEST_DELAY_SECONDS)
+    return float(delay * (0.8 + 0.4 * jitter()))
+
+
+@dataclass(slots=True)
+class WorkQueue:
+    """Hands out keys that are due. All methods belong to one event loop.
+
+    `clock` is a monotonic time in seconds.
+    """
+
+    clock: Callable[[], float]
+    _due: dict[Key, float] = field(default_factory=dict)
+    _heap: list[tuple[float, Key]] = field(default_factory=list)
+    _running: set[Key] = field(default_factory=set)
+    _again: dict[Key, float] = field(default_factory=dict)
+    _failures: dict[Key, int] = field(default_factory=dict)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, key: Key, delay: float = 0.0) -> None:
+        """Have `key` looked at in `delay` seconds, or earlier if it is due earlier already."""
+        when = self.clock() + delay
+        if key in self._running:
+            self._again[key] = min(when, self._again.get(key, when))
+            return
+        if key in self._due and self._due[key] <= when:
+            return
+        self._due[key] = when
+        heapq.heappush(self._heap, (when, key))
+        self._changed.set()
+
+    def forget(self, key: Key) -> None:
+        """The resource is gone: nothing about it is remembered."""
+        self._due.pop(key, None)
+        self._again.pop(key, None)
+        self._failures.pop(key, None)
+
+    def clear(self) -> None:
+        """Drop everything that waits; what is running finishes."""
+        self._due.clear()
+        self._heap.clear()
+        self._again.clear()
+        self._failures.clear()
+
+    @property
+    def depth(self) -> int:
+        """How many keys are due now."""
+        now = self.clock()
+        return sum(1 for when in self._due.values() if when <= now)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the longest-waiting key has been due."""
+        return max(0.0, self.clock() - min(self._due.values(), default=self.clock()))
+
+    async def take(self) -> Key:
+        """The next key that is due; it is running until `done` or `failed`."""
+        while True:
+            self._changed.clear()
+            wait: float | None = None
+            while self._heap:
+                when, key = self._heap[0]
+                if self._due.get(key) != when:
+                    heapq.heappop(self._heap)
+                    continue
+                wait = when - self.clock()
+                if wait > 0:
+                    break
+                heapq.heappop(self._heap)
+                del self._due[key]
+                self._running.add(key)
+                return key
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def done(self, key: Key, again_after: float | None = None) -> None:
+        """The look succeeded. `again_after` seconds from now there will be another."""
+        self._failures.pop(key, None)
+        self._finish(key, again_after)
+
+    def failed(self, key: Key, after: float | None = None) -> float:
+        """The look failed: look again after `after` seconds, or a back-off that grows with each failure."""
+        self._failures[key] = self._failures.get(key, 0) + 1
+        delay = after if after is not None else backoff(self._failures[key])
+        self._finish(key, delay)
+        return delay
+
+    def _finish(self, key: Key, delay: float | None) -> None:
+        self._running.discard(key)
+        asked = self._again.pop(key, None)
+        if asked is not None:
+            self.add(key, max(0.0, asked - self.clock()))
+        if delay is not None:
+            self.add(key, delay)
+
+    async def work(self, handle: Callable[[Key], Awaitable[None]]) -> None:
+        """Take keys for ever and hand each to `handle`, which must call `done` or `failed`."""
+        while True:
+            await handle(await self.take())

@@ -1,0 +1,190 @@
+"""One reconcile: observe, decide and render, act, judge, write the status. Level-triggered: it is given only a name."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from embedding_operator.act import events
+from embedding_operator.act.apply import Applier, Change, after
+from embedding_operator.act.status import write_status
+from embedding_operator.api import EmbeddingService, parse
+from embedding_operator.api.constants import RUNTIME_PORT
+from embedding_operator.cluster import BY_KIND, ClusterClient, ClusterError, NotLeading
+from embedding_operator.control.consequences import Consequence, consequence, retry_delay
+from embedding_operator.control.plan import OperatorIdentity, plan
+from embedding_operator.control.queue import Key, WorkQueue
+from embedding_operator.errors import InvalidSpec, OperatorError
+from embedding_operator.judge.conditions import NOT_OBSERVED, Truth, Verdict
+from embedding_operator.judge.reasons import Reason
+from embedding_operator.judge.status import Judgement, Memory, judge
+from embedding_operator.observe.observer import Interest, Observer
+from embedding_operator.observe.snapshot import Snapshot
+from embedding_operator.render import inventory
+from embedding_operator.telemetry import Metrics
+
+log = logging.getLogger(__name__)
+
+APPLIED = Verdict(Truth.TRUE, Reason.APPLIED, "every child is as rendered")
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How often a service is looked at without being told to, in seconds."""
+
+    poll: float
+    """When it is ready and settled."""
+    progress: float
+    """While something is on its way."""
+
+
+def accepted_verdict(service: EmbeddingService) -> Verdict:
+    """A spec that is understood; a model that can change by itself is pointed out. Pure."""
+    source = service.spec.model.hugging_face if service.spec.model is not None else None
+    if source is not None and not re.fullmatch(r"[0-9a-f]{40}", source.revision or ""):
+        revision = source.revision or "of the default branch"
+        text = f"revision {revision} is no commit: the vectors can change at any restart; pin a 40-digit one"
+        return Verdict(Truth.TRUE, Reason.REVISION_NOT_PINNED, text)
+    return Verdict(Truth.TRUE, Reason.ACCEPTED, "the spec is understood")
+
+
+def interest_of(resource: Mapping[str, Any], service: EmbeddingService | None, *, monitoring: bool) -> Interest:
+    """What has to be read for this service. Pure."""
+    if service is None:
+        return Interest(children=(), port=RUNTIME_PORT, tls=False)
+    children = [
+        (BY_KIND[reference.api_version, reference.kind], reference.name)
+        for reference in inventory(service)
+        if monitoring or not (reference.optional_api or reference.kind == "ConfigMap")
+    ]
+    return Interest(
+        children=tuple(children),
+        port=RUNTIME_PORT,
+        tls=service.spec.runtime.tls is not None,
+    )
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Brings one service at a time to what its spec asks for. Its methods never raise, but on cancellation."""
+
+    cluster: ClusterClient
+    observer: Observer
+    applier: Applier
+    operator: OperatorIdentity
+    queue: WorkQueue
+    metrics: Metrics
+    rhythm: Rhythm
+    instance: str
+    now: Callable[[], datetime]
+    manage_monitoring: bool = False
+    _memory: dict[Key, Memory] = field(default_factory=dict)
+
+    async def handle(self, key: Key) -> None:
+        """Reconcile `key` and tell the queue what comes next."""
+        started = time.monotonic()
+        try:
+            result, again, failed = await self._reconcile(key)
+        except (ClusterError, NotLeading) as error:
+            result, again, failed = "error", retry_delay(error), True
+            log.warning("cannot reconcile: %s", error, extra={"service": "/".join(key)})
+        except Exception:
+            result, again, failed = "error", None, True
+            log.exception("reconcile failed", extra={"service": "/".join(key)})
+        self.metrics.reconciles.labels(result).inc()
+        self.metrics.reconcile_seconds.observe(time.monotonic() - started)
+        if failed:
+            self.queue.failed(key, again)
+        else:
+            self.queue.done(key, again)
+
+    def forget(self, key: Key) -> None:
+        """The resource is gone."""
+        self._memory.pop(key, None)
+        self.queue.forget(key)
+        try:
+            self.metrics.service_ready.remove(*key)
+        except KeyError:
+            return
+
+    async def _reconcile(self, key: Key) -> tuple[str, float | None, bool]:
+        """(result for the metric, seconds until the next look, whether it failed)."""
+        resource = await self.observer.resource(*key)
+        if resource is None or "deletionTimestamp" in resource["metadata"]:
+            # Owner references let the garbage collector remove the children; there is nothing to do here.
+            self.forget(key)
+            return "gone", None, False
+        service: EmbeddingService | None = None
+        blocked: Consequence | None = None
+        accepted, applied = NOT_OBSERVED, NOT_OBSERVED
+        changes: tuple[Change, ...] = ()
+        try:
+            service = parse(resource)
+            accepted = accepted_verdict(service)
+        except InvalidSpec as error:
+            blocked = consequence(error)
+            accepted = blocked.verdict
+        snapshot = await self.observer.snapshot(
+            resource, interest_of(resource, service, monitoring=self.manage_monitoring)
+        )
+        if service is not None:
+            try:
+                changes = await self._act(service, snapshot)
+                snapshot = after(snapshot, changes)
+                applied = APPLIED
+            except OperatorError as error:
+                blocked = consequence(error)
+                applied = blocked.verdict
+        judgement = judge(snapshot, service, accepted=accepted, applied=applied, memory=self._memory.get(key, Memory()))
+        await self._report(key, resource, snapshot, judgement, changes)
+        if blocked is not None:
+            return blocked.result, blocked.retry_after, blocked.failed
+        if changes:
+            return "changed", min(1.0, self.rhythm.progress), False
+        return "unchanged", self._next_look(judgement), False
+
+    async def _act(self, service: EmbeddingService, snapshot: Snapshot) -> tuple[Change, ...]:
+        wanted = plan(service, snapshot, self.operator)
+        changes = await self.applier.apply(wanted.children, snapshot, hand_over=wanted.hand_over)
+        for change in changes:
+            log.info(
+                "%s %s/%s",
+                change.verb,
+                change.kind,
+                change.name,
+                extra={"service": f"{snapshot.namespace}/{snapshot.name}", "fields": ",".join(change.fields[:8])},
+            )
+        return changes
+
+    async def _report(
+        self,
+        key: Key,
+        resource: Mapping[str, Any],
+        snapshot: Snapshot,
+        judgement: Judgement,
+        changes: tuple[Change, ...],
+    ) -> None:
+        before: Mapping[str, Any] = resource.get("status") or {}
+        status = judgement.status
+        wrote = await write_status(self.cluster, resource, status)
+        ready = judgement.verdicts["Ready"]
+        self.metrics.service_ready.labels(*key).set(1 if ready.holds else 0)
+        memory = self._memory.get(key, Memory())
+        readings = {name: reading.metrics for name, reading in snapshot.readings.items() if reading.metrics is not None}
+        load_written = snapshot.now if wrote and status.get("load") != before.get("load") else memory.load_written_at
+        self._memory[key] = Memory(readings, load_written)
+        notices = events.of_changes(changes) + events.transitions(before.get("conditions") or (), status["conditions"])
+        for notice in notices:
+            if notice.action == "Reconcile":
+                log.info("%s: %s", notice.reason, notice.message, extra={"service": "/".join(key)})
+        await events.post(self.cluster, resource, notices, instance=self.instance, now=snapshot.now)
+
+    def _next_look(self, judgement: Judgement) -> float:
+        seconds = self.rhythm.poll if judgement.settled else self.rhythm.progress
+        return seconds * (0.8 + 0.4 * random.random())  # noqa: S311 - jitter

@@ -1,0 +1,170 @@
+"""Why a Pod is not serving: one reason, one sentence with the cause's own words. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from embedding_operator.judge.reasons import Reason
+from embedding_operator.observe.pods import runtime_container
+from embedding_operator.observe.snapshot import ContainerState, PodState, Reading
+
+MODEL_LOAD_EXIT_CODE = 3
+"""What the bundled runtime exits with when the model cannot be loaded (`embedding-runtime serve --help`)."""
+FINGERPRINT_EXIT_CODE = 4
+"""What it exits with when the vector space is not the expected one."""
+
+MESSAGE_LENGTH = 500
+
+OPENING_TIME = timedelta(seconds=45)
+"""How long a process may take from its start to listening, before not being reachable is worth a word."""
+
+_IMAGE_REASONS = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+)
+_MISSING_SECRET = re.compile(
+    r"secrets? \"?[^\"]*\"? not found|couldn't find key .* in Secret|references non-existent secret", re.I
+)
+_CLAIM = re.compile(r"persistentvolumeclaim|PersistentVolumeClaim|persistent volume claim", re.I)
+_INSUFFICIENT = re.compile(r"Insufficient ([A-Za-z0-9./_-]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that keeps a Pod from serving, or that it recovers from again and again."""
+
+    pod: str
+    reason: Reason
+    message: str
+    container: str | None = None
+    restarts: int = 0
+    since: datetime | None = None
+    waiting: bool = False
+    """True for a stage every start goes through (pulling, loading): no fault, only not done yet."""
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 1] + "…"
+
+
+def last_words(container: ContainerState) -> str:
+    """What the process said last: the last line that is not part of a traceback's frames, or an empty string."""
+    lines = [line.strip() for line in container.termination_message.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _scheduling(pod: PodState, accelerator: str | None) -> Problem | None:
+    if pod.scheduled:
+        return None
+    message = pod.scheduling_message
+    missing = {name.rstrip(".") for name in _INSUFFICIENT.findall(message)}
+    if _CLAIM.search(message):
+        reason = Reason.CLAIM_NOT_BOUND
+    elif accelerator is not None and accelerator in missing:
+        reason = Reason.WAITING_FOR_ACCELERATOR
+    elif pod.scheduling_reason in ("", "SchedulingGated"):
+        return Problem(pod.name, Reason.STARTING, "waiting for the scheduler", since=pod.created, waiting=True)
+    else:
+        reason = Reason.UNSCHEDULABLE
+    return Problem(pod.name, reason, _cut(message or pod.scheduling_reason), since=pod.created)
+
+
+def _volume(pod: PodState) -> Problem | None:
+    """Causes that only events name: the Pod is on a node, its containers wait for volumes."""
+    for message in pod.warnings:
+        if _MISSING_SECRET.search(message):
+            return Problem(pod.name, Reason.SECRET_NOT_FOUND, _cut(message), since=pod.created)
+        if _CLAIM.search(message):
+            return Problem(pod.name, Reason.CLAIM_NOT_BOUND, _cut(message), since=pod.created)
+    mounts = [message for message in pod.warnings if "mount" in message.lower() or "volume" in message.lower()]
+    if mounts:
+        return Problem(pod.name, Reason.VOLUME_MOUNT_FAILED, _cut(mounts[0]), since=pod.created)
+    return None
+
+
+def _ended(container: ContainerState) -> tuple[Reason, str] | None:
+    """Reason and message of a container's last end, when it ended badly."""
+    if container.terminated_reason is None or container.exit_code == 0:
+        return None
+    words = last_words(container)
+    code = f"exit code {container.exit_code}"
+    if container.terminated_reason == "OOMKilled":
+        return Reason.OUT_OF_MEMORY, f"killed for using more memory than its limit ({code})"
+    if container.exit_code == MODEL_LOAD_EXIT_CODE and not container.init:
+        return Reason.MODEL_LOAD_FAILED, words or f"the model could not be loaded ({code})"
+    if container.exit_code == FINGERPRINT_EXIT_CODE and not container.init:
+        return Reason.FINGERPRINT_MISMATCH, words or f"the vector space is not the expected one ({code})"
+    reason = Reason.INIT_FAILED if container.init else Reason.CRASH_LOOP
+    return reason, f"{words} ({code})" if words else f"{container.terminated_reason}, {code}, and said nothing"
+
+
+def _container(pod: PodState, container: ContainerState) -> Problem | None:
+    def problem(reason: Reason, message: str) -> Problem:
+        return Problem(pod.name, reason, _cut(message), container.name, container.restarts, pod.created)
+
+    waiting = container.waiting_reason
+    if waiting in _IMAGE_REASONS:
+        return problem(Reason.IMAGE_PULL_FAILED, f"image {container.image}: {container.waiting_message or waiting}")
+    if waiting in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        missing = _MISSING_SECRET.search(container.waiting_message)
+        reason = Reason.SECRET_NOT_FOUND if missing else Reason.CONTAINER_CONFIGURATION
+        return problem(reason, container.waiting_message or waiting)
+    ended = _ended(container)
+    # A container that ended badly and now runs again keeps its cause until it is ready: in a crash loop the short
+    # runs between two ends would otherwise hide the cause half of the time.
+    if ended is not None and not container.ready and (container.running_since is None or container.restarts > 0):
+        return problem(*ended)
+    return None
+
+
+def _loading(pod: PodState, reading: Reading | None, now: datetime) -> Problem:
+    """A Pod whose containers run, but that is not ready: what its own ready endpoint says."""
+    if reading is None:
+        return Problem(pod.name, Reason.STARTING, "containers are being started", since=pod.created, waiting=True)
+    if reading.error is not None:
+        container = runtime_container(pod)
+        if container is not None and container.running_since and now - container.running_since < OPENING_TIME:
+            text = "the runtime has just been started and has not opened its port yet"
+            return Problem(pod.name, Reason.STARTING, text, since=pod.created, waiting=True)
+        return Problem(pod.name, Reason.ENDPOINT_UNREACHABLE, _cut(reading.error), since=pod.created, waiting=True)
+    if reading.ready:
+        return Problem(
+            pod.name, Reason.STARTING, "ready; its probe has not passed yet", since=pod.created, waiting=True
+        )
+    reason = Reason.MODEL_DOWNLOADING if reading.message.lower().startswith("downloading") else Reason.MODEL_LOADING
+    return Problem(pod.name, reason, _cut(reading.message or "loading"), since=pod.created, waiting=True)
+
+
+def pod_problem(
+    pod: PodState, reading: Reading | None, now: datetime, accelerator: str | None = None
+) -> Problem | None:
+    """Why this Pod is not serving; None when it is ready or on its way out.
+
+    `accelerator` is the extended resource the service asks for, to tell a shortage of it from other shortages.
+    """
+    if pod.terminating or pod.ready:
+        return None
+    if pod.status_reason in ("Evicted", "NodeLost"):
+        reason = Reason.EVICTED if pod.status_reason == "Evicted" else Reason.NODE_LOST
+        return Problem(pod.name, reason, _cut(pod.status_message or pod.status_reason), since=pod.created)
+    unscheduled = _scheduling(pod, accelerator)
+    if unscheduled is not None:
+        return unscheduled
+    for container in pod.containers:
+        found = _container(pod, container)
+        if found is not None:
+            return found
+    return _volume(pod) or _loading(pod, reading, now)
+
+
+def problems_of(
+    pods: Iterable[PodState], readings: Mapping[str, Reading], now: datetime, accelerator: str | None = None
+) -> tuple[Problem, ...]:
+    """The problems of all Pods: faults first, the newest Pod's first among equals (it has the current template)."""
+    ordered = sorted(pods, key=lambda pod: pod.created, reverse=True)
+    found = [pod_problem(pod, readings.get(pod.name), now, accelerator) for pod in ordered]
+    problems = [problem for problem in found if problem is not None]
+    return tuple(sorted(problems, key=lambda problem: problem.waiting))

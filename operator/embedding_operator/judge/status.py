@@ -1,0 +1,133 @@
+"""The whole `status` of an EmbeddingService, from a snapshot and what the last steps came to. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from embedding_operator.api import EmbeddingService
+from embedding_operator.api.service import EmbeddingServiceSpec
+from embedding_operator.judge.conditions import Facts, Verdict, as_conditions, judge_conditions
+from embedding_operator.judge.identity import Identity, identity_of
+from embedding_operator.judge.load import load_of, load_to_show
+from embedding_operator.judge.pods import Problem, problems_of
+from embedding_operator.judge.rollout import Rollout, rollout_of
+from embedding_operator.observe.snapshot import RuntimeMetrics, Snapshot
+
+HISTORY_LENGTH = 5
+PROBLEMS_LENGTH = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered between two looks at the same service; losing it costs accuracy once, never truth."""
+
+    metrics: Mapping[str, RuntimeMetrics] = field(default_factory=dict)
+    """By Pod name, of the look before."""
+    load_written_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the service's state comes to."""
+
+    verdicts: Mapping[str, Verdict]
+    status: dict[str, Any]
+    problems: tuple[Problem, ...]
+    rollout: Rollout | None
+    settled: bool
+    """Nothing is on its way: the next look may wait for the slow rhythm."""
+
+
+def required_replicas(spec: EmbeddingServiceSpec | None, rollout: Rollout | None) -> int:
+    """How many Pods must be ready for the service to be: what autoscaling guarantees, or what the Deployment asks."""
+    if spec is not None and spec.autoscaling is not None:
+        return spec.autoscaling.min_replicas
+    return rollout.desired if rollout is not None else 1
+
+
+def _problem_entry(problem: Problem) -> dict[str, Any]:
+    entry: dict[str, Any] = {"pod": problem.pod, "reason": problem.reason.value, "message": problem.message}
+    if problem.container is not None:
+        entry["container"] = problem.container
+        entry["restarts"] = problem.restarts
+    if problem.since is not None:
+        entry["since"] = problem.since.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return entry
+
+
+def _history(
+    previous: list[dict[str, Any]], rollout: Rollout | None, identity: Identity, now: datetime
+) -> list[dict[str, Any]]:
+    """The last rollouts that finished, newest first; one entry per revision of the Deployment."""
+    if rollout is None or not rollout.complete or rollout.revision == 0 or not identity.published:
+        return previous
+    if previous and previous[0].get("deploymentRevision") == rollout.revision:
+        return previous
+    entry = {
+        "deploymentRevision": rollout.revision,
+        "image": identity.runtime.get("image"),
+        "fingerprint": identity.model.get("fingerprint"),
+        "rolledOutAt": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    return [{key: value for key, value in entry.items() if value}, *previous][:HISTORY_LENGTH]
+
+
+def judge(
+    snapshot: Snapshot,
+    service: EmbeddingService | None,
+    *,
+    accepted: Verdict,
+    applied: Verdict,
+    memory: Memory,
+) -> Judgement:
+    """Everything `status` says. `service` is None when its spec could not be understood."""
+    spec = service.spec if service is not None else None
+    resource = spec.accelerator.effective_resource if spec is not None else None
+    before: Mapping[str, Any] = snapshot.resource.get("status") or {}
+    deployment = snapshot.deployment
+    rollout = rollout_of(deployment) if deployment is not None else None
+    identity = identity_of(snapshot.pods, snapshot.readings)
+    accelerator = resource.name if resource is not None else None
+    problems = problems_of(snapshot.pods, snapshot.readings, snapshot.now, accelerator)
+    verdicts = judge_conditions(
+        Facts(
+            accepted=accepted,
+            applied=applied,
+            suspended=spec is not None and spec.suspend,
+            rollout=rollout,
+            pods=snapshot.pods,
+            problems=problems,
+            identity=identity,
+            minimum=required_replicas(spec, rollout),
+            autoscaler=snapshot.autoscaler,
+            autoscaling=spec is not None and spec.autoscaling is not None,
+        )
+    )
+    status: dict[str, Any] = {
+        "observedGeneration": snapshot.generation,
+        "conditions": as_conditions(verdicts, before.get("conditions") or (), snapshot.generation, snapshot.now),
+        "selector": f"embedding-operator.io/service={snapshot.name}",
+        "replicas": rollout.total if rollout else 0,
+        "readyReplicas": rollout.ready if rollout else 0,
+        "updatedReplicas": rollout.updated if rollout else 0,
+    }
+    if service is not None:
+        status["url"] = service.url
+    elif "url" in before:
+        status["url"] = before["url"]
+    optional = {
+        "model": dict(identity.model),
+        "runtime": dict(identity.runtime),
+        "load": load_to_show(
+            before.get("load"), load_of(snapshot.readings, memory.metrics), memory.load_written_at, snapshot.now
+        ),
+        "problems": [_problem_entry(problem) for problem in problems if not problem.waiting][:PROBLEMS_LENGTH],
+        "history": _history(list(before.get("history") or ()), rollout, identity, snapshot.now),
+    }
+    status.update({key: value for key, value in optional.items() if value})
+    in_motion = "Reconciling" in verdicts or "Stalled" in verdicts
+    settled = not in_motion and verdicts["ModelLoaded"].holds
+    return Judgement(verdicts, status, problems, rollout, settled)

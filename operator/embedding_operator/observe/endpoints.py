@@ -1,0 +1,134 @@
+"""Asks the runtime's own endpoints (ready, manifest, metrics) of each Pod: bounded in time, bytes and parallelism.
+
+A Pod that cannot be reached (a service mesh, a network policy, a dead process) gives a `Reading` with an error, never
+an exception: not being able to look is not the same as something being wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import httpx
+import orjson
+from prometheus_client.parser import text_string_to_metric_families
+
+from embedding_operator.observe.pods import may_be_asked
+from embedding_operator.observe.snapshot import Object, PodState, Reading, RuntimeMetrics
+
+MAX_BODY_BYTES = 1 << 20
+TIMEOUT_SECONDS = 3.0
+MAX_PARALLEL = 32
+
+
+class UnreadableEndpoint(Exception):
+    """The endpoint answered something that is not what the contract says."""
+
+
+@dataclass(slots=True)
+class EndpointReader:
+    """Reads Pods' endpoints. One for the whole operator; close it with `aclose`.
+
+    The serving certificate of a Pod cannot name the Pod's address, so it is not verified: what is read is status,
+    no secret is sent, and the connection stays inside the cluster's network.
+    """
+
+    now: Callable[[], datetime]
+    timeout: float = TIMEOUT_SECONDS
+    _limit: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_PARALLEL), init=False)
+    _client: httpx.AsyncClient = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._client = httpx.AsyncClient(timeout=self.timeout, verify=False, trust_env=False, follow_redirects=False)  # noqa: S501 - see the class's docstring
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def read_all(self, pods: Iterable[PodState], *, port: int, tls: bool) -> dict[str, Reading]:
+        """Readings by Pod name, of the Pods that run and have an address."""
+        asked = [pod for pod in pods if may_be_asked(pod)]
+        readings = await asyncio.gather(*(self.read(pod.ip or "", port=port, tls=tls) for pod in asked))
+        return {pod.name: reading for pod, reading in zip(asked, readings, strict=True)}
+
+    async def read(self, ip: str, *, port: int, tls: bool) -> Reading:
+        """What the runtime at this address answers; the manifest and metrics only once it is ready."""
+        host = f"[{ip}]" if ":" in ip else ip
+        base = f"{'https' if tls else 'http'}://{host}:{port}/v1"
+        try:
+            async with self._limit, asyncio.timeout(3 * self.timeout):
+                ready, message = _parse_ready(*await self._get(f"{base}/health/ready", expect={200, 503}))
+                if not ready:
+                    return Reading(ready=False, message=message)
+                _, manifest = await self._get(f"{base}/manifest", expect={200, 404})
+                _, metrics = await self._get(f"{base}/metrics", expect={200})
+            return Reading(
+                ready=True,
+                message=message,
+                manifest=_parse_manifest(manifest),
+                metrics=parse_metrics(metrics.decode("utf-8", "replace"), self.now()),
+            )
+        except UnreadableEndpoint as error:
+            return Reading(error=str(error))
+        except (httpx.HTTPError, TimeoutError) as error:
+            return Reading(error=f"{base} did not answer: {str(error) or type(error).__name__}")
+
+    async def _get(self, url: str, *, expect: set[int]) -> tuple[int, bytes]:
+        async with self._client.stream("GET", url) as response:
+            if response.status_code not in expect:
+                raise UnreadableEndpoint(f"{url} answered {response.status_code}")
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise UnreadableEndpoint(f"{url} answered more than {MAX_BODY_BYTES} bytes")
+            return response.status_code, bytes(body)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise UnreadableEndpoint(f"the runtime's answer is not JSON: {error}") from error
+    if not isinstance(answer, dict):
+        raise UnreadableEndpoint("the runtime's answer is not a JSON object")
+    return answer
+
+
+def _parse_ready(status: int, body: bytes) -> tuple[bool, str]:
+    """(ready, message). NVIDIA's images answer with other extra fields; the status code decides."""
+    try:
+        message = str(_json_object(body).get("message") or "")
+    except UnreadableEndpoint:
+        message = ""
+    return status == 200, message[:300]
+
+
+def _parse_manifest(body: bytes) -> Object | None:
+    """The bundled runtime's manifest, or None where another runtime answers something else."""
+    try:
+        manifest = _json_object(body)
+    except UnreadableEndpoint:
+        return None
+    return manifest if isinstance(manifest.get("model"), dict) else None
+
+
+def parse_metrics(text: str, at: datetime) -> RuntimeMetrics | None:
+    """The runtime's Prometheus text as `RuntimeMetrics`, or None when it is not the bundled runtime's."""
+    sums: dict[str, float] = {}
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                sums[sample.name] = sums.get(sample.name, 0.0) + float(sample.value)
+    except ValueError:
+        return None
+    if "embedding_utilization" not in sums:
+        return None
+    return RuntimeMetrics(
+        utilization=sums["embedding_utilization"],
+        tokens_total=sums.get("embedding_tokens_total", 0.0),
+        queued_tokens=sums.get("embedding_queue_tokens", 0.0),
+        at=at,
+    )

@@ -1,0 +1,108 @@
+"""Pods as the API server holds them -> `PodState`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from embedding_operator.observe.snapshot import ContainerState, Object, PodState
+
+RUNTIME_CONTAINER = "runtime"
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """A Kubernetes timestamp (RFC 3339, UTC), or None."""
+    if not text:
+        return None
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
+
+
+def _container(status: Object, *, init: bool) -> ContainerState:
+    state: dict[str, Any] = dict(status.get("state") or {})
+    waiting = state.get("waiting") or {}
+    running = state.get("running") or {}
+    ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated") or {}
+    return ContainerState(
+        name=status["name"],
+        init=init,
+        ready=bool(status.get("ready")),
+        started=bool(status.get("started")),
+        restarts=int(status.get("restartCount") or 0),
+        image=str(status.get("image") or ""),
+        image_id=str(status.get("imageID") or ""),
+        waiting_reason=waiting.get("reason"),
+        waiting_message=str(waiting.get("message") or ""),
+        running_since=parse_time(running.get("startedAt")),
+        terminated_reason=ended.get("reason"),
+        exit_code=ended.get("exitCode"),
+        termination_message=str(ended.get("message") or "").strip(),
+    )
+
+
+def pod_state(pod: Object, warnings: tuple[str, ...] = ()) -> PodState:
+    """One Pod object as a `PodState`."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled") or {}
+    ready = conditions.get("Ready") or {}
+    is_ready = ready.get("status") == "True"
+    return PodState(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        ip=status.get("podIP") or None,
+        phase=str(status.get("phase") or "Unknown"),
+        created=parse_time(metadata["creationTimestamp"]) or datetime.min.replace(tzinfo=UTC),
+        template_hash=str((metadata.get("labels") or {}).get("pod-template-hash") or ""),
+        ready=is_ready,
+        ready_since=parse_time(ready.get("lastTransitionTime")) if is_ready else None,
+        terminating="deletionTimestamp" in metadata,
+        scheduled=scheduled.get("status") == "True" or bool(pod.get("spec", {}).get("nodeName")),
+        scheduling_reason=str(scheduled.get("reason") or ""),
+        scheduling_message=str(scheduled.get("message") or ""),
+        node=pod.get("spec", {}).get("nodeName"),
+        status_reason=str(status.get("reason") or ""),
+        status_message=str(status.get("message") or ""),
+        containers=(
+            *(_container(entry, init=True) for entry in status.get("initContainerStatuses") or ()),
+            *(_container(entry, init=False) for entry in status.get("containerStatuses") or ()),
+        ),
+        warnings=warnings,
+    )
+
+
+def waits_without_reason(pod: PodState) -> bool:
+    """Whether the Pod is on a node but its containers wait for something only its events name (volumes, Secrets)."""
+    if not pod.scheduled or pod.terminating or pod.phase != "Pending":
+        return False
+    waiting = [container.waiting_reason for container in pod.containers if container.waiting_reason]
+    return all(reason in ("ContainerCreating", "PodInitializing") for reason in waiting)
+
+
+def warning_messages(events: Iterable[Object], limit: int = 5) -> tuple[str, ...]:
+    """The distinct messages of Warning events, newest first."""
+
+    def last_seen(event: Object) -> str:
+        series = event.get("series") or {}
+        return str(
+            series.get("lastObservedTime")
+            or event.get("lastTimestamp")
+            or event.get("eventTime")
+            or event["metadata"].get("creationTimestamp")
+            or ""
+        )
+
+    warnings = [event for event in events if event.get("type") == "Warning"]
+    messages = (str(event.get("message") or "") for event in sorted(warnings, key=last_seen, reverse=True))
+    return tuple(dict.fromkeys(message for message in messages if message))[:limit]
+
+
+def runtime_container(pod: PodState) -> ContainerState | None:
+    """The container that serves, among sidecars and init containers."""
+    return next((container for container in pod.containers if container.name == RUNTIME_CONTAINER), None)
+
+
+def may_be_asked(pod: PodState) -> bool:
+    """Whether there is a running process behind an address that could answer."""
+    container = runtime_container(pod)
+    return pod.ip is not None and not pod.terminating and container is not None and container.running_since is not None

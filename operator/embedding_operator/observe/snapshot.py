@@ -1,0 +1,129 @@
+"""One frozen picture of everything a decision about one EmbeddingService rests on. Data only; no I/O, no judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """One container of a Pod, as its kubelet reports it."""
+
+    name: str
+    init: bool
+    ready: bool
+    restarts: int
+    image: str
+    image_id: str
+    waiting_reason: str | None = None
+    waiting_message: str = ""
+    running_since: datetime | None = None
+    terminated_reason: str | None = None
+    """Why the container is not running now, or stopped the last time it ran (`OOMKilled`, `Error`, `Completed`)."""
+    exit_code: int | None = None
+    termination_message: str = ""
+    """The termination message, or the last log lines where the container left none (FallbackToLogsOnError)."""
+    started: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """One Pod of the service."""
+
+    name: str
+    uid: str
+    ip: str | None
+    phase: str
+    created: datetime
+    template_hash: str
+    ready: bool
+    terminating: bool
+    scheduled: bool
+    scheduling_reason: str = ""
+    scheduling_message: str = ""
+    ready_since: datetime | None = None
+    node: str | None = None
+    status_reason: str = ""
+    """The Pod's own `status.reason`, e.g. `Evicted` or `NodeLost`."""
+    status_message: str = ""
+    containers: tuple[ContainerState, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """Messages of Warning events about this Pod, newest first; read only for a Pod that waits without a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one Pod's runtime answered. `error` says why nothing could be read; the rest is None then."""
+
+    ready: bool | None = None
+    message: str = ""
+    manifest: Object | None = None
+    metrics: RuntimeMetrics | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeMetrics:
+    """The figures of `/v1/metrics` that a decision or the status uses."""
+
+    utilization: float
+    """Demand over capacity; 1.0 is saturated."""
+    tokens_total: float
+    """Tokens embedded since the process started."""
+    queued_tokens: float
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything known about one EmbeddingService at one moment."""
+
+    resource: Object
+    """The EmbeddingService itself, as the API server holds it."""
+    now: datetime
+    children: Mapping[tuple[str, str, str], Object] = field(default_factory=dict)
+    """Live objects by (apiVersion, kind, name), whoever owns them."""
+    pods: tuple[PodState, ...] = ()
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    """By Pod name; only Pods that have an address and a running container were asked."""
+
+    @property
+    def name(self) -> str:
+        return str(self.resource["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.resource["metadata"]["namespace"])
+
+    @property
+    def uid(self) -> str:
+        return str(self.resource["metadata"]["uid"])
+
+    @property
+    def generation(self) -> int:
+        return int(self.resource["metadata"]["generation"])
+
+    def child(self, api_version: str, kind: str, name: str) -> Object | None:
+        return self.children.get((api_version, kind, name))
+
+    @property
+    def deployment(self) -> Object | None:
+        """The service's own Deployment; None when there is none or the one of that name belongs to somebody else."""
+        live = self.child("apps/v1", "Deployment", self.name)
+        return live if live is not None and is_controlled_by(live, self.uid) else None
+
+    @property
+    def autoscaler(self) -> Object | None:
+        live = self.child("autoscaling/v2", "HorizontalPodAutoscaler", self.name)
+        return live if live is not None and is_controlled_by(live, self.uid) else None
+
+
+def is_controlled_by(live: Object, uid: str) -> bool:
+    """Whether `live` has a controller owner reference to the object with this uid."""
+    references = live.get("metadata", {}).get("ownerReferences") or ()
+    return any(reference.get("controller") and reference.get("uid") == uid for reference in references)

@@ -1,0 +1,26 @@
+"""The Service in front of the Pods."""
+
+from __future__ import annotations
+
+from embedding_operator.api import EmbeddingService
+from embedding_operator.api.constants import PORT_NAME
+
+from .context import Child
+from .inventory import SERVICE
+from .metadata import child, selector
+
+
+def service(owner: EmbeddingService) -> Child:
+    """The Service; it has the name of the EmbeddingService and is the host of its URL."""
+    settings = owner.spec.service
+    return child(
+        owner,
+        SERVICE,
+        extra_labels=settings.labels,
+        annotations=settings.annotations,
+        spec={
+            "type": settings.type.value,
+            "selector": selector(owner),
+            "ports": [{"name": PORT_NAME, "port": settings.port, "targetPort": PORT_NAME, "protocol": "TCP"}],
+        },
+    )

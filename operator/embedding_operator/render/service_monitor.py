@@ -1,0 +1,27 @@
+"""The ServiceMonitor, for clusters with the Prometheus operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from embedding_operator.api import EmbeddingService
+from embedding_operator.api.constants import METRICS_PATH, PORT_NAME
+
+from .context import Child
+from .inventory import SERVICE_MONITOR
+from .metadata import child, selector
+
+
+def service_monitor(service: EmbeddingService) -> Child:
+    """Scrapes every Pod behind the Service. Its labels are those by which Prometheus selects it, beside the child's."""
+    settings = service.spec.monitoring.service_monitor
+    endpoint: dict[str, Any] = {"port": PORT_NAME, "path": METRICS_PATH, "interval": settings.interval}
+    if service.spec.runtime.tls is not None:
+        # Pods are scraped by address, which no certificate names; metrics hold no secret.
+        endpoint |= {"scheme": "https", "tlsConfig": {"insecureSkipVerify": True}}
+    return child(
+        service,
+        SERVICE_MONITOR,
+        extra_labels=settings.labels,
+        spec={"selector": {"matchLabels": selector(service)}, "endpoints": [endpoint]},
+    )

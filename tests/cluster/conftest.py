@@ -1,0 +1,55 @@
+"""The operator, installed once per session by its chart; a failing test shows its log and the objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster import Cluster, DevclusterError
+from tests.cluster.services import OPERATOR_NAMESPACE, RELEASE, Services
+
+CHART = Path(__file__).parents[2] / "charts" / "embedding-operator"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster) -> Cluster:
+    """The shared cluster with the operator installed, two replicas of it, in a restricted namespace."""
+    namespace = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": OPERATOR_NAMESPACE, "labels": RESTRICTED},
+    }
+    cluster.apply(namespace)
+    settings = {"PROGRESS_SECONDS": "0.5", "POLL_SECONDS": "3", "RESYNC_SECONDS": "20"}
+    extra = [{"name": f"EMBEDDING_OPERATOR_{name}", "value": value} for name, value in settings.items()]
+    # Other suites that share the cluster may have applied the CustomResourceDefinition before.
+    scope = [f"--namespace={OPERATOR_NAMESPACE}", "--take-ownership"]
+    arguments = [*scope, "--set=replicaCount=2", "--wait", "--timeout=90s"]
+    try:
+        cluster.helm(
+            "upgrade", "--install", RELEASE, str(CHART), *arguments, f"--set-json=extraEnv={json.dumps(extra)}"
+        )
+    except DevclusterError as error:
+        logs = cluster.kubectl("logs", f"deployment/{RELEASE}", "-n", OPERATOR_NAMESPACE, "--tail=30", check=False)
+        raise DevclusterError(f"{error}\n{cluster.overview()}\n{logs.stdout}") from error
+    return cluster
+
+
+@pytest.fixture
+def services(operator: Cluster, namespace: str) -> Services:
+    """EmbeddingServices in a namespace of the test's own, where Pod Security `restricted` is enforced."""
+    operator.kubectl("label", "namespace", namespace, *(f"{key}={value}" for key, value in RESTRICTED.items()))
+    return Services(operator, namespace)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: Any = yield
+    if report.when == "call" and report.failed and "services" in getattr(item, "funcargs", {}):
+        report.sections.append(("cluster", item.funcargs["services"].picture()))  # type: ignore[attr-defined]
+    return report

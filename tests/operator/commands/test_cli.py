@@ -1,0 +1,69 @@
+"""The command line without a cluster: rendering, help, and errors that say what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from embedding_operator.cli import application
+from embedding_operator.commands.status import age, table
+from typer.testing import CliRunner
+
+from tests.operator.build import NOW
+from tests.operator.helpers import EXAMPLES
+
+run = CliRunner().invoke
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_renders(path: Path) -> None:
+    result = run(application, ["render", str(path), "--namespace", "here"])
+    assert result.exit_code == 0, result.output
+    children = list(yaml.safe_load_all(result.stdout))
+    assert {"Deployment", "Service"} <= {child["kind"] for child in children}
+    assert {child["metadata"]["namespace"] for child in children} == {"here"}
+
+
+def test_rendering_reads_standard_input() -> None:
+    result = run(application, ["render", "-"], input=EXAMPLES[0].read_text())
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is not YAML"),
+        ("kind: ConfigMap", "holds no EmbeddingService"),
+        ("kind: EmbeddingService\nmetadata: {name: a}\nspec: {}", "set one of model.huggingFace"),
+        ("kind: EmbeddingService\nmetadata: {name: a}\nspec: {replicas: many}", "spec.replicas"),
+    ],
+)
+def test_a_faulty_file_is_named_with_its_fault(text: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "service.yaml"
+    file.write_text(text)
+    result = run(application, ["render", str(file)])
+    assert result.exit_code == 65
+    assert result.stderr.startswith("error: ")
+    assert words in result.stderr
+
+
+def test_a_missing_file_and_a_wrong_setting_are_named(tmp_path: Path) -> None:
+    result = run(application, ["render", str(tmp_path / "none.yaml")])
+    assert (result.exit_code, "none.yaml cannot be read" in result.stderr) == (65, True)
+    result = run(application, ["run"], env={"EMBEDDING_OPERATOR_WORKERS": "lots"})
+    assert (result.exit_code, "EMBEDDING_OPERATOR_WORKERS" in result.stderr) == (64, True)
+
+
+def test_without_a_cluster_one_line_says_so(tmp_path: Path) -> None:
+    environment = {"KUBECONFIG": str(tmp_path / "none"), "KUBERNETES_SERVICE_HOST": ""}
+    for arguments in (["status", "minilm"], ["diff", str(EXAMPLES[0])], ["run"]):
+        result = run(application, arguments, env=environment)
+        assert result.exit_code == 69, result.output
+        assert "no cluster" in result.stderr
+
+
+def test_tables_line_up_and_ages_read_well() -> None:
+    assert table([["a", "bb", "c"], ["aaa", "b", "cc"]]) == ["a    bb  c", "aaa  b   cc"]
+    assert table([]) == []
+    assert [age(NOW, NOW), age(None, NOW)] == ["0s", "-"]

@@ -1,0 +1,129 @@
+"""The work queue: no duplicates, one worker per key, nothing lost, back-off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from embedding_operator.control.queue import Key, WorkQueue, backoff
+from hypothesis import given
+from hypothesis import strategies as st
+
+A, B = ("ns", "a"), ("ns", "b")
+
+
+def run(scenario: Callable[[WorkQueue], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await scenario(WorkQueue(asyncio.get_running_loop().time))
+
+    asyncio.run(main())
+
+
+def test_the_same_key_is_handed_out_once() -> None:
+    async def scenario(queue: WorkQueue) -> None:
+        for _ in range(5):
+            queue.add(A)
+        assert queue.depth == 1
+        assert await queue.take() == A
+        queue.done(A)
+        assert queue.depth == 0
+
+    run(scenario)
+
+
+def test_a_key_added_while_it_runs_is_looked_at_again_but_never_by_two() -> None:
+    async def scenario(queue: WorkQueue) -> None:
+        queue.add(A)
+        assert await queue.take() == A
+        queue.add(A)
+        queue.add(B)
+        assert await queue.take() == B
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(queue.take(), 0.02)
+        queue.done(A)
+        assert await asyncio.wait_for(queue.take(), 1) == A
+
+    run(scenario)
+
+
+def test_an_earlier_time_wins_over_a_later_one() -> None:
+    async def scenario(queue: WorkQueue) -> None:
+        queue.add(A, 60)
+        queue.add(A, 0.01)
+        queue.add(A, 60)
+        assert await asyncio.wait_for(queue.take(), 1) == A
+
+    run(scenario)
+
+
+def test_a_waiting_take_wakes_for_a_new_key() -> None:
+    async def scenario(queue: WorkQueue) -> None:
+        queue.add(B, 60)
+        taken = asyncio.create_task(queue.take())
+        await asyncio.sleep(0)
+        queue.add(A)
+        assert await asyncio.wait_for(taken, 1) == A
+
+    run(scenario)
+
+
+def test_failures_wait_longer_each_time_and_success_forgets_them() -> None:
+    async def scenario(queue: WorkQueue) -> None:
+        delays = []
+        for _ in range(3):
+            queue.add(A)
+            await queue.take()
+            delays.append(queue.failed(A))
+        assert delays[0] < delays[1] < delays[2]
+        queue.add(A)
+        await queue.take()
+        queue.done(A)
+        queue.add(A)
+        await queue.take()
+        assert queue.failed(A) <= 1.2
+
+    run(scenario)
+
+
+def test_a_forgotten_key_does_not_come_back() -> None:
+    async def scenario(queue: WorkQueue) -> None:
+        queue.add(A, 0.01)
+        queue.forget(A)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(queue.take(), 0.05)
+
+    run(scenario)
+
+
+@given(st.integers(min_value=1, max_value=10_000), st.floats(min_value=0, max_value=1))
+def test_backoff_is_bounded(failures: int, jitter: float) -> None:
+    assert 0.8 <= backoff(failures, lambda: jitter) <= 360.001
+
+
+@given(st.lists(st.sampled_from([A, B, ("other", "a")]), min_size=1, max_size=50), st.integers(1, 4))
+def test_nothing_is_lost_whatever_the_order(added: list[Key], workers: int) -> None:
+    seen: list[Key] = []
+    running: set[Key] = set()
+
+    async def scenario(queue: WorkQueue) -> None:
+        async def handle(key: Key) -> None:
+            assert key not in running
+            running.add(key)
+            await asyncio.sleep(0)
+            seen.append(key)
+            running.discard(key)
+            queue.done(key)
+
+        tasks = [asyncio.create_task(queue.work(handle)) for _ in range(workers)]
+        for key in added:
+            queue.add(key)
+            await asyncio.sleep(0)
+        while set(seen) != set(added) or queue.depth:  # noqa: ASYNC110 - every turn of the loop is a step
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    run(scenario)
+    assert len(seen) <= len(added)

@@ -1,0 +1,275 @@
+"""The truth table of the conditions, and the rest of the status, from snapshots."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from embedding_operator.api import parse
+from embedding_operator.errors import InvalidSpec
+from embedding_operator.judge.conditions import Truth, Verdict
+from embedding_operator.judge.load import Load, load_of, load_to_show
+from embedding_operator.judge.reasons import Reason
+from embedding_operator.judge.status import Judgement, Memory, judge
+from embedding_operator.observe.snapshot import Reading, Snapshot
+
+from tests.operator.build import NOW, answering, deployment, metrics, owned, pod, resource, snapshot
+
+ACCEPTED = Verdict(Truth.TRUE, Reason.ACCEPTED)
+APPLIED = Verdict(Truth.TRUE, Reason.APPLIED)
+ALL = {"Ready", "Accepted", "Applied", "Available", "Progressing", "ModelLoaded", "ScalingActive"}
+
+
+def judged(state: Snapshot, *, accepted: Verdict = ACCEPTED, applied: Verdict = APPLIED) -> Judgement:
+    try:
+        service = parse(state.resource)
+    except InvalidSpec:
+        service = None
+    return judge(state, service, accepted=accepted, applied=applied, memory=Memory())
+
+
+def condition(judgement: Judgement, kind: str) -> tuple[str, str]:
+    entry = next(entry for entry in judgement.status["conditions"] if entry["type"] == kind)
+    return entry["status"], entry["reason"]
+
+
+def test_a_serving_service_is_ready() -> None:
+    state = snapshot(pod(), readings={"minilm-1-a": answering()}, live=deployment())
+    judgement = judged(state)
+    assert condition(judgement, "Ready") == ("True", "Ready")
+    assert condition(judgement, "Progressing") == ("False", "RolledOut")
+    assert judgement.settled
+    assert judgement.status["model"] == {
+        "id": "all-MiniLM-L6-v2",
+        "revision": "abc",
+        "fingerprint": "sha256:one",
+        "dimensions": 384,
+        "supportedDimensions": [384],
+        "maxInputTokens": 256,
+        "pooling": "Mean",
+        "modalities": ["text"],
+        "precision": "float32",
+    }
+    assert judgement.status["url"] == "http://minilm.search.svc:8000/v1"
+    assert judgement.status["runtime"] == {
+        "version": "0.1.0",
+        "image": "embedding-runtime:1",
+        "imageID": "sha256:abc",
+    }
+    assert judgement.status["history"][0]["deploymentRevision"] == 1
+
+
+def test_every_condition_is_set_from_the_first_visit() -> None:
+    judgement = judged(snapshot())
+    assert {entry["type"] for entry in judgement.status["conditions"]} >= ALL
+    assert all(entry["observedGeneration"] == 1 for entry in judgement.status["conditions"])
+    assert condition(judgement, "Ready")[0] != "True"
+
+
+LOADING = pod("minilm-2-b", template_hash="2", ready=False, container={"ready": False})
+STUCK = pod(
+    "minilm-2-b",
+    template_hash="2",
+    ready=False,
+    scheduled=False,
+    scheduling_reason="Unschedulable",
+    scheduling_message="0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+    containers=(),
+)
+SERVES = {"minilm-1-a": answering()}
+
+TABLE: list[tuple[str, Snapshot, tuple[str, str], tuple[str, str]]] = [
+    (
+        "the Deployment controller has not seen the update",
+        snapshot(pod(), readings=SERVES, live=deployment(generation=2, observed=1)),
+        ("False", "RollingOut"),
+        ("True", "Serving"),
+    ),
+    (
+        "an update is on its way and old Pods serve",
+        snapshot(
+            pod(),
+            LOADING,
+            readings={**SERVES, "minilm-2-b": Reading(ready=False, message="loading")},
+            live=deployment(total=2, updated=1, ready=1),
+        ),
+        ("False", "RollingOut"),
+        ("True", "Serving"),
+    ),
+    (
+        "the first Pod loads",
+        snapshot(
+            LOADING,
+            readings={"minilm-2-b": Reading(ready=False, message="loading")},
+            live=deployment(ready=0),
+        ),
+        ("False", "ModelLoading"),
+        ("False", "ModelLoading"),
+    ),
+    (
+        "an update waits for an accelerator",
+        snapshot(pod(), STUCK, readings=SERVES, live=deployment(total=2, updated=1, ready=1)),
+        ("False", "WaitingForAccelerator"),
+        ("True", "Serving"),
+    ),
+    (
+        "two vector spaces serve",
+        snapshot(
+            pod(),
+            pod("minilm-2-b"),
+            readings={"minilm-1-a": answering("sha256:one"), "minilm-2-b": answering("sha256:two")},
+            live=deployment(replicas=2),
+        ),
+        ("False", "ReplicasDisagree"),
+        ("True", "Serving"),
+    ),
+    (
+        "ready by its probe, out of the operator's reach: no false alarm",
+        snapshot(pod(), readings={"minilm-1-a": Reading(error="timeout")}, live=deployment()),
+        ("True", "Ready"),
+        ("True", "Serving"),
+    ),
+    (
+        "one of two Pods is missing",
+        snapshot(pod(), readings=SERVES, live=deployment(replicas=2, total=2, ready=1)),
+        ("False", "Scaling"),
+        ("True", "Serving"),
+    ),
+    (
+        "the deadline passed",
+        snapshot(
+            pod(),
+            LOADING,
+            readings={**SERVES, "minilm-2-b": Reading(ready=False, message="loading")},
+            live=deployment(total=2, updated=1, ready=1, progressing_reason="ProgressDeadlineExceeded"),
+        ),
+        ("False", "DeadlineExceeded"),
+        ("True", "Serving"),
+    ),
+    (
+        "suspended",
+        snapshot(
+            live=deployment(replicas=0),
+            of=resource({"model": {"persistentVolumeClaim": {"claimName": "models"}}, "suspend": True}),
+        ),
+        ("False", "Suspended"),
+        ("False", "Suspended"),
+    ),
+    (
+        "the Deployment of that name is somebody else's",
+        snapshot(live=deployment(uid="somebody-else")),
+        ("False", "RollingOut"),
+        ("False", "NoPods"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("state", "ready", "available"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_truth_table(state: Snapshot, ready: tuple[str, str], available: tuple[str, str]) -> None:
+    judgement = judged(state)
+    assert condition(judgement, "Ready") == ready
+    assert condition(judgement, "Available") == available
+
+
+@pytest.mark.parametrize(
+    ("accepted", "applied", "reason"),
+    [
+        (Verdict(Truth.FALSE, Reason.INVALID_SPEC, "no source"), APPLIED, "InvalidSpec"),
+        (ACCEPTED, Verdict(Truth.FALSE, Reason.NAME_TAKEN, "taken"), "NameTaken"),
+        (ACCEPTED, Verdict(Truth.FALSE, Reason.FORBIDDEN, "rbac"), "Forbidden"),
+    ],
+)
+def test_what_a_person_must_change_comes_first_and_stalls(accepted: Verdict, applied: Verdict, reason: str) -> None:
+    state = snapshot(pod(), readings=SERVES, live=deployment())
+    judgement = judged(state, accepted=accepted, applied=applied)
+    assert condition(judgement, "Ready") == ("False", reason)
+    assert condition(judgement, "Stalled") == ("True", reason)
+    assert not any(entry["type"] == "Reconciling" for entry in judgement.status["conditions"])
+
+
+def test_transition_time_moves_only_with_the_status() -> None:
+    first = judged(snapshot(pod(), readings=SERVES, live=deployment())).status
+    earlier = "2026-11-20T10:00:00Z"
+    for entry in first["conditions"]:
+        entry["lastTransitionTime"] = earlier
+    same = judged(snapshot(pod(), readings=SERVES, live=deployment(), of=resource(**first))).status
+    assert {entry["lastTransitionTime"] for entry in same["conditions"]} == {earlier}
+    assert same == first
+    lost = judged(snapshot(live=deployment(ready=0), of=resource(**first))).status
+    moved = {entry["type"] for entry in lost["conditions"] if entry["lastTransitionTime"] != earlier}
+    assert {"Ready", "Available", "ModelLoaded", "Reconciling"} <= moved
+    assert "Accepted" not in moved
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ([], ("Unknown", "WaitingForAutoscaler")),
+        (
+            [{"type": "ScalingActive", "status": "False", "reason": "FailedGetPodsMetric", "message": "no metrics"}],
+            ("False", "MetricUnavailable"),
+        ),
+        (
+            [
+                {"type": "ScalingActive", "status": "True", "reason": "ValidMetricFound"},
+                {"type": "ScalingLimited", "status": "True", "reason": "TooManyReplicas"},
+            ],
+            ("True", "LimitedByMaxReplicas"),
+        ),
+        (
+            [
+                {"type": "ScalingActive", "status": "True", "reason": "ValidMetricFound"},
+                {"type": "ScalingLimited", "status": "False", "reason": "DesiredWithinRange"},
+            ],
+            ("True", "ScalingActive"),
+        ),
+    ],
+)
+def test_the_autoscaler_is_repeated(conditions: list[dict[str, Any]], expected: tuple[str, str]) -> None:
+    of = resource({"model": {"persistentVolumeClaim": {"claimName": "m"}}, "autoscaling": {"maxReplicas": 3}})
+    autoscaler = owned({"metadata": {"name": "minilm"}, "status": {"conditions": conditions}})
+    judgement = judged(snapshot(pod(), readings=SERVES, live=deployment(), autoscaler=autoscaler, of=of))
+    assert condition(judgement, "ScalingActive") == expected
+    assert condition(judgement, "Ready") == ("True", "Ready")
+
+
+def test_fields_on_which_pods_disagree_are_left_out() -> None:
+    readings = {"minilm-1-a": answering("sha256:one"), "minilm-2-b": answering("sha256:two")}
+    status = judged(snapshot(pod(), pod("minilm-2-b"), readings=readings, live=deployment(replicas=2))).status
+    assert "fingerprint" not in status["model"]
+    assert status["model"]["dimensions"] == 384
+
+
+def test_history_holds_five_rollouts_newest_first() -> None:
+    status: dict[str, Any] = {}
+    for revision in range(1, 9):
+        state = snapshot(
+            pod(), readings=SERVES, live=deployment(revision=revision), of=resource(**status) if status else None
+        )
+        status = judged(state).status
+        assert (
+            judged(snapshot(pod(), readings=SERVES, live=deployment(revision=revision), of=resource(**status))).status
+            == status
+        )
+    assert [entry["deploymentRevision"] for entry in status["history"]] == [8, 7, 6, 5, 4]
+
+
+def test_token_rate_survives_a_restarted_process() -> None:
+    later = NOW + timedelta(seconds=10)
+    readings = {
+        "a": answering(figures=metrics(0.5, 1000, 10, later)),
+        "b": answering(figures=metrics(0.7, 50, 5, later)),
+    }
+    load = load_of(readings, {"a": metrics(0, 500), "b": metrics(0, 9000)})
+    assert load == Load(utilization_percent=60, tokens_per_second=55, queued_tokens=15)
+
+
+def test_load_is_written_for_a_noticeable_change_and_at_most_once_a_minute() -> None:
+    shown = Load(50, 1000, 0).as_status()
+    busier = Load(90, 1500, 10)
+    assert load_to_show(shown, busier, NOW - timedelta(seconds=30), NOW) == shown
+    assert load_to_show(shown, busier, NOW - timedelta(seconds=60), NOW) == busier.as_status()
+    assert load_to_show(shown, Load(52, 1010, 0), None, NOW) == shown
+    assert load_to_show(None, busier, NOW, NOW) == busier.as_status()
+    assert load_to_show(shown, None, None, NOW) is None
