@@ -98,7 +98,7 @@ def test_misspelt_and_meaningless_variables_are_told(monkeypatch: pytest.MonkeyP
     assert [warning.split()[0] for warning in warnings()] == ["EMBEDDING_PROT", "NIM_ENGINE_COUNT"]
 
 
-TEMPORARY = "/tmp"  # noqa: S108 (what is tested)
+TEMPORARY = "/tmp"
 
 
 @pytest.mark.parametrize("home", [None, "", "/", "/nonexistent", "relative", "{tmp}"])
