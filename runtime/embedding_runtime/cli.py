@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
 from typing import Annotated, Any
@@ -47,6 +48,10 @@ def _serve(alias: list[str] | None = None, **flags: Any) -> None:
         report(error)
         sys.stdout.flush()
         raise typer.Exit(error.exit_status) from None
+    except Exception as error:
+        logging.getLogger(__name__).critical("a defect of the server", exc_info=error)
+        report(FatalError(f"a defect of the server: {type(error).__name__}: {error}"))
+        raise typer.Exit(FatalError.exit_status) from None
 
 
 def _settings(alias: list[str] | None = None, **flags: Any) -> None:
@@ -110,7 +115,8 @@ app.command(
 app.command(
     "settings",
     help="Print every setting, its value and where it comes from: a flag, a variable, or the default.\n\n"
-    "NIM's variables are accepted too (NIM_SERVER_BIND_ADDR, NIM_MAX_WAIT_MS, ...); ours win over them.",
+    "NIM's variables are accepted too (NIM_SERVER_BIND_ADDR, NIM_MAX_WAIT_MS, ...); ours win over them. Like NIM, "
+    "`serve` with SHOW_CONFIG=1 prints this and ends.",
 )(_settings)
 
 

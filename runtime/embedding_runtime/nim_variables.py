@@ -51,6 +51,16 @@ def _level(value: str) -> str:
     return known[value.lower()]
 
 
+def _rust_log(value: str) -> str:
+    """The level for everything in a filter such as `info` or `warn,hyper=off`; parts for single targets are theirs."""
+    for directive in value.split(","):
+        level = directive.strip().lower()
+        if level and "=" not in level:
+            # Off has no equal here: errors are always told.
+            return "Error" if level == "off" else _level(level)
+    return "Info"
+
+
 def _log_format(value: str) -> str:
     known = {"pretty": "Text", "compact": "Text", "json": "Json"}
     if value.lower() not in known:
@@ -93,7 +103,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, Converter], ...]] = {
     "tls_key_file": (("NIM_SERVER_TLS_KEY_PATH", str), ("NIM_TLS_KEY_PATH", str)),
     "precision": (("NIM_ENGINE_PRECISION", _precision), ("NIM_PRECISION", _precision)),
     "device": (("NIM_CPU_ONLY", _cpu_only),),
-    "log_level": (("NIM_LOG_LEVEL", _level),),
+    "log_level": (("RUST_LOG", _rust_log), ("NIM_LOG_LEVEL", _level)),
     "log_format": (("LOG_FORMAT", _log_format), ("NIM_JSONL_LOGGING", _jsonl), ("NIM_LOGGING_JSONL", _jsonl)),
 }
 _WITHOUT_EFFECT = re.compile(

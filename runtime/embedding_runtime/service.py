@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from embedding_runtime import __version__
@@ -87,7 +90,8 @@ def _load(settings: Settings, state: ServiceState, metrics: Metrics, server: Ser
 
     try:
         try:
-            model = load_model(_load_request(settings), progress)
+            with _without_long_collections():
+                model = load_model(_load_request(settings), progress)
         finally:
             progress.finish()
         limits = Limits(
@@ -112,6 +116,21 @@ def _load(settings: Settings, state: ServiceState, metrics: Metrics, server: Ser
             "ready after %.1f s: %s, %d dimensions, %s, %s",
             time.monotonic() - began, identity.id, identity.dimensions, identity.precision, identity.fingerprint,
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _without_long_collections() -> Iterator[None]:
+    """Do not look for reference cycles while loading, nor ever again among what loading leaves.
+
+    Importing torch and transformers makes objects by the million. A full collection of them holds the interpreter's
+    lock, and so the health endpoints, for half a second; copies of weights are freed by reference counting.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _load_request(settings: Settings) -> LoadRequest:

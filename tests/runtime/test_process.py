@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +84,47 @@ def test_unusable_settings_are_named(environment: dict[str, str], words: str) ->
         assert process.wait_for_exit() == 2
         assert words in process.lines[-1]
         assert process.lines[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("uvloop", "error: a defect of the server: ModuleNotFoundError: "),
+        ("tokenizers", f"error: cannot load model {MINILM}: ModuleNotFoundError: "),
+    ],
+)
+def test_a_broken_installation_is_a_defect(tmp_path: Path, missing: str, words: str) -> None:
+    """On the thread that serves and on the one that loads: status 1, the traceback, and the reason last."""
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{missing!r}] = None\n")
+    arguments = ["--model", str(MINILM), "--cache-dir", str(tmp_path / "cache"), "--device", "Cpu"]
+    with server(*arguments, environment={"PYTHONPATH": str(tmp_path)}) as process:
+        assert process.wait_for_exit() == 1
+        assert process.lines[-1].startswith(words)
+        assert missing in process.lines[-1]
+        assert any(line.startswith("Traceback") for line in process.lines)
+
+
+@pytest.mark.parametrize("value", ["1", "true"])
+def test_show_config_prints_the_settings_and_ends(value: str) -> None:
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(("EMBEDDING_", "NIM_"))}
+    shown = subprocess.run(
+        [sys.executable, "-m", "embedding_runtime", "serve", "--model", "acme/m"],
+        env=environment | {"SHOW_CONFIG": value, "NIM_MAX_WAIT_MS": "3"},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    rows = {line.split()[0]: line.split()[1:] for line in shown.stdout.splitlines()}
+    assert rows["SETTING"] == ["VALUE", "FROM"]
+    assert rows["model"] == ["acme/m", "--model"]
+    assert rows["max_wait_milliseconds"] == ["3.0", "NIM_MAX_WAIT_MS"]
+    assert shown.stderr == ""
+
+
+def test_show_config_tells_unusable_settings() -> None:
+    with server(environment={"SHOW_CONFIG": "1", "EMBEDDING_PORT": "many"}) as process:
+        assert process.wait_for_exit() == 2
+        assert process.lines == [
+            next(line for line in process.lines if line.startswith("error: EMBEDDING_PORT has the unusable value"))
+        ]
 
 
 def test_another_fingerprint_is_never_served(cache: Path) -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("EMBEDDING_", "NIM_", "LOG_", "NGC_")):
+        if name.startswith(("EMBEDDING_", "NIM_", "LOG_", "NGC_", "RUST_", "SHOW_")):
             monkeypatch.delenv(name)
 
 
@@ -54,6 +54,12 @@ def test_flags_win_over_variables_those_over_nims_those_over_defaults(monkeypatc
         ("NIM_LOG_LEVEL", "WARNING", "log_level", LogLevel.WARNING),
         ("NIM_JSONL_LOGGING", "1", "log_format", LogFormat.JSON),
         ("LOG_FORMAT", "pretty", "log_format", LogFormat.TEXT),
+        ("LOG_FORMAT", "compact", "log_format", LogFormat.TEXT),
+        ("LOG_FORMAT", "json", "log_format", LogFormat.JSON),
+        ("RUST_LOG", "warn", "log_level", LogLevel.WARNING),
+        ("RUST_LOG", "off", "log_level", LogLevel.ERROR),
+        ("RUST_LOG", "hyper=off", "log_level", LogLevel.INFO),
+        ("RUST_LOG", "hyper=trace, DEBUG,tower=off", "log_level", LogLevel.DEBUG),
         ("EMBEDDING_MODEL_ALIASES", "a, b,", "model_aliases", ("a", "b")),
     ],
 )
@@ -75,6 +81,8 @@ def test_variables(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, s
         ("NIM_MAX_WAIT_MS", "soon"),
         ("NIM_BIND_ADDR", "localhost"),
         ("NIM_LOG_LEVEL", "LOUD"),
+        ("RUST_LOG", "loud"),
+        ("LOG_FORMAT", "xml"),
         ("NIM_CPU_ONLY", "maybe"),
     ],
 )
@@ -125,6 +133,14 @@ def test_the_settings_command_shows_value_and_origin(monkeypatch: pytest.MonkeyP
     assert rows["model_aliases"] == ["a,b", "--model-aliases"]
     assert rows["log_level"] == ["Info", "default"]
     assert rows.keys() == Settings.model_fields.keys()
+
+
+def test_newer_spellings_of_the_log_level_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIM_LOG_LEVEL", "ERROR")
+    monkeypatch.setenv("RUST_LOG", "debug")
+    assert (load({}).log_level, origin("log_level", {})) == (LogLevel.DEBUG, "RUST_LOG")
+    monkeypatch.setenv("EMBEDDING_LOG_LEVEL", "Warning")
+    assert (load({}).log_level, origin("log_level", {})) == (LogLevel.WARNING, "EMBEDDING_LOG_LEVEL")
 
 
 def test_help_names_every_variable() -> None:

@@ -84,6 +84,7 @@ def create_app(
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _defect)
     return RequestMiddleware(app, state, metrics)
 
 
@@ -139,6 +140,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     message = messages.get(error.status_code, str(error.detail))
     answer = ApiError(error.status_code, message, headers=dict(error.headers or {}))
     return error_response(answer, request_id_of(request.scope))
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    """Says nothing: the exception goes on to RequestMiddleware, which logs it."""
+    return error_response(ApiError(500, "internal error"), request_id_of(request.scope))
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -71,5 +71,18 @@ def _check_content_type(request: Request) -> None:
     kind = kind.strip().lower()
     if kind and kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise ApiError(415, "the content type must be application/json")
-    if "charset=" in parameters.lower() and "utf-8" not in parameters.lower():
+    charset = _charset(parameters)
+    # What JSON may be written in, only in other bytes: a bad body, like one that is UTF-16 without saying so.
+    if charset.startswith(("utf-16", "utf-32", "utf16", "utf32")):
+        raise ApiError(400, "the body must be UTF-8", code="invalid_json")
+    if charset not in ("", "utf-8", "utf8", "us-ascii", "ascii"):
         raise ApiError(415, "the body must be UTF-8")
+
+
+def _charset(parameters: str) -> str:
+    """The charset among a content type's parameters, in lower case; empty when there is none."""
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip().strip('"').lower()
+    return ""

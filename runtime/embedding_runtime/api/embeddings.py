@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,13 +23,14 @@ from embedding_runtime.api.resolve import Job, resolve
 from embedding_runtime.api.schema import EmbeddingRequest, NugenRequest, parse
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Embedded, Engine
-from embedding_runtime.engine.errors import EngineError
+from embedding_runtime.engine.errors import EngineError, ItemFailedError
 from embedding_runtime.engine.model import InputTooLongError, Item
 from embedding_runtime.outputs.encode import list_answer, nugen_answer
 from embedding_runtime.outputs.vectors import finish
 from embedding_runtime.telemetry import Metrics
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 # Below these sizes a hop to another thread costs more than the work.
 _INLINE_CHARACTERS = 4_000
 _INLINE_VALUES = 16_384
@@ -97,6 +99,9 @@ class EmbeddingHandler:
             work = engine.submit(items, job.lane, self._timeout, announced=True)
             embedded = await until_disconnect(request, work)
         except (EngineError, InputTooLongError) as error:
+            if isinstance(error, ItemFailedError):
+                # The client is told which input; why is for the log alone.
+                _log.error("%s", error, exc_info=error.cause)
             raise from_engine(error) from error
         finally:
             if announced:

@@ -48,10 +48,10 @@ class RequestMiddleware:
         token = log_request_id.set(request_id)
         began = time.perf_counter()
         status = 0
-        closing = False
+        closing = whole = False
 
         async def answer(message: Message) -> None:
-            nonlocal status, closing
+            nonlocal status, closing, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -65,14 +65,16 @@ class RequestMiddleware:
                 await _discard(receive)
                 message = {"type": "http.response.body", "body": b""}
             await send(message)
+            whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
             await self._app(scope, receive, answer)
         except Exception:
             _log.exception("the request failed")
-            if status:
+            if not status:
+                await error_response(ApiError(500, "internal error"), request_id)(scope, receive, answer)
+            elif not whole:
                 raise
-            await error_response(ApiError(500, "internal error"), request_id)(scope, receive, answer)
         finally:
             route = _route(scope)
             self._metrics.requests.labels(route, str(status)).inc()

@@ -29,8 +29,9 @@ class StoppedError(EngineError):
 
 
 class ItemFailedError(EngineError):
-    """The model failed on input `index` of the request, alone in a batch."""
+    """The model failed on input `index` of the request, alone in a batch, with `cause`."""
 
     def __init__(self, index: int, cause: BaseException) -> None:
         super().__init__(f"the model failed on input[{index}]: {type(cause).__name__}")
         self.index = index
+        self.cause = cause

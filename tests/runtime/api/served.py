@@ -24,7 +24,10 @@ from tests.runtime.helpers import wait_until
 
 
 class LetterModel:
-    """Embeds a text by its letters: a token a word, eight dimensions that may be cut to four. `gate` holds batches."""
+    """Embeds a text by its letters: a token a word, eight dimensions that may be cut to four. `gate` holds batches.
+
+    `broken` is a word that it cannot embed, `unreadable` one that it cannot tokenise.
+    """
 
     identity = ModelIdentity(
         "acme/letters", "acme/letters", "", f"sha256:{'1' * 64}", 8, (4, 8), 16, "Mean", True, ("text",), "float32",
@@ -35,10 +38,13 @@ class LetterModel:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
+        self.broken = self.unreadable = ""
 
     def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
         items = []
         for index, text in enumerate(texts):
+            if self.unreadable and self.unreadable in text:
+                raise RuntimeError("the tokenizer's secret")
             words = len(text.split()) + (input_type is InputType.QUERY)
             if words > 16 and truncation is Truncation.NONE:
                 raise InputTooLongError(index, words, 16)
@@ -47,6 +53,8 @@ class LetterModel:
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         assert self.gate.wait(60)
+        if self.broken and any(self.broken in str(text) for text in payloads):
+            raise RuntimeError("the model's secret")
         rows = [np.bincount([ord(c) % 8 for c in str(text)], minlength=8) + 0.5 for text in payloads]
         return np.array(rows, np.float32)
 
