@@ -72,6 +72,10 @@ def test_replicas_survive_autoscaling_on_and_off(services: Services) -> None:
     services.kubectl("scale", "emb/minilm", "--replicas=4")
     services.wait("spec.replicas counts again", lambda: replicas() == 4)
 
+    # Without an autoscaler a count set behind our back is drift.
+    services.kubectl("scale", "deployment/minilm", "--replicas=2")
+    services.wait("the drift is repaired", lambda: replicas() == 4)
+
 
 def leader(services: Services) -> str:
     lease = services.cluster.get("lease", "embedding-operator", OPERATOR_NAMESPACE)

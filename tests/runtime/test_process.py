@@ -39,6 +39,10 @@ def truncate(path: Path) -> None:
         (lambda m: (m / "config.json").write_text("{"), "config.json is not valid JSON"),
         (lambda m: (m / "config.json").write_text('{"model_type": "no-such-thing"}'), "'no-such-thing'"),
         (lambda m: (m / "1_Pooling/config.json").unlink(), "1_Pooling/config.json is missing"),
+        (
+            lambda m: [(m / name).unlink() for name in ("tokenizer.json", "vocab.txt")],
+            "tokenizer.json is missing, and no other vocabulary is there",
+        ),
         (lambda m: (m / "tokenizer.json").write_text("{]"), "tokenizer.json is not valid JSON"),
         (lambda m: (m / "modules.json").write_text("{}"), "modules.json must hold a list"),
         (lambda m: shutil.rmtree(m), "no such directory"),
