@@ -205,10 +205,10 @@ class ClusterClient:
                     if event["type"] != "BOOKMARK":
                         yield event["type"], event["object"]
         except TimeoutError as exception:
-            raise ClusterError(status, "Timeout", f"the watch of {resource.plural} fell silent") from exception
+            raise ClusterError(0, "Timeout", f"the watch of {resource.plural} fell silent") from exception
         except (OSError, ValueError, aiohttp.ClientError, ApiException) as exception:
             message = f"the watch of {resource.plural} broke: {exception}"
-            raise ClusterError(status, "ConnectionFailed", message) from exception
+            raise ClusterError(0, "ConnectionFailed", message) from exception
 
     async def apply(
         self,

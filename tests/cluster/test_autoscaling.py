@@ -37,10 +37,17 @@ AUTOSCALING = {
 }
 
 
-def switch(cluster: Cluster, enabled: bool) -> None:
+def switch(cluster: Cluster, enabled: bool, replicas: int = 2) -> None:
     """The release with or without the metrics API; everything else as it is."""
     scope = (f"--namespace={OPERATOR_NAMESPACE}", "--reuse-values", "--wait", "--timeout=120s")
-    cluster.helm("upgrade", RELEASE, str(CHART), *scope, f"--set=metricsApi.enabled={str(enabled).lower()}")
+    cluster.helm(
+        "upgrade",
+        RELEASE,
+        str(CHART),
+        *scope,
+        f"--set=metricsApi.enabled={str(enabled).lower()}",
+        f"--set=replicaCount={replicas}",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +55,10 @@ def metrics_api(operator: Cluster) -> Iterator[Cluster]:
     switch(operator, True)
     operator.kubectl("wait", "--for=condition=Available", f"apiservice/{API_SERVICE}", "--timeout=60s")
     yield operator
+    # First the Pods go, then what they were allowed: no request of theirs is refused on the way, which others check.
+    switch(operator, True, replicas=0)
+    pods = ("pods", OPERATOR_NAMESPACE, f"app.kubernetes.io/instance={RELEASE}")
+    operator.wait_until(lambda: not operator.objects(*pods), "the operators are gone", timeout=60)
     switch(operator, False)
     assert operator.get("apiservice", API_SERVICE) is None
 

@@ -83,7 +83,7 @@ def known_pod(pod: Object) -> KnownPod:
 
 
 class Directory:
-    """The Pods of autoscaled services. `follow` keeps it true; it runs until it is cancelled."""
+    """The Pods of autoscaled services. `run` keeps it true until it is cancelled."""
 
     def __init__(self) -> None:
         self.services: Table[Autoscaled] = Table(autoscaled)
@@ -105,14 +105,14 @@ class Directory:
             found.append(Target(namespace, name, pod.state.uid, ip, service.tls, pod.labels))
         return found
 
-    async def follow(self, cluster: ClusterClient) -> None:
+    async def run(self, cluster: ClusterClient) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_follow(cluster, EMBEDDING_SERVICES, None, self.services))
-            group.create_task(_follow(cluster, PODS, SERVICE_LABEL, self.pods))
+            group.create_task(follow(cluster, EMBEDDING_SERVICES, None, self.services))
+            group.create_task(follow(cluster, PODS, SERVICE_LABEL, self.pods))
 
 
-async def _follow(cluster: ClusterClient, resource: Resource, labels: str | None, table: Table[Any]) -> Never:
-    """List, then watch until the watch ends (the API server ends it every few minutes), and so on."""
+async def follow(cluster: ClusterClient, resource: Resource, labels: str | None, table: Table[Any]) -> Never:
+    """Keep `table` true for all namespaces: list, watch until the API server ends that after some minutes, again."""
     while True:
         try:
             items, version = await cluster.list(resource, None, labels=labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -13,6 +14,8 @@ from embedding_operator.metrics_api import answers, selectors
 from embedding_operator.metrics_api.answers import Document, Figure, MetricRequest, Refusal, not_found
 from embedding_operator.metrics_api.directory import Directory, Target
 from embedding_operator.observe.endpoints import EndpointReader
+
+log = logging.getLogger(__name__)
 
 
 class Reader:
@@ -45,7 +48,12 @@ class Reader:
         if target.ip is None:
             self.figures.pop(target.uid, None)
             return
-        reading = await self.endpoints.read(target.ip, port=RUNTIME_PORT, tls=target.tls, manifest=False)
+        try:
+            reading = await self.endpoints.read(target.ip, port=RUNTIME_PORT, tls=target.tls, manifest=False)
+        except Exception:
+            # A Pod may answer anything: what that breaks must stay its own business, and end no operator.
+            log.exception("cannot read Pod %s/%s", target.namespace, target.name)
+            return
         if reading.error is not None:
             return  # the last figure stands until it is stale
         if reading.metrics is None or not answers.plausible(reading.metrics.utilization):

@@ -76,7 +76,7 @@ class Server:
         if self._runner is None:
             application = web.Application()
             application.router.add_route("*", "/{path:.*}", self._handle)
-            self._runner = web.AppRunner(application, access_log=None)
+            self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=5)
             await self._runner.setup()
         # The new listener is there before the old one goes: no connection is refused in between.
         site = web.TCPSite(self._runner, self.host, self.port, ssl_context=context, reuse_port=True)

@@ -61,7 +61,7 @@ class MetricsApi:
         )
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(directory.follow(self.cluster))
+                group.create_task(directory.run(self.cluster))
                 group.create_task(reader.run())
                 group.create_task(self._keep_identity(self._server))
         finally:

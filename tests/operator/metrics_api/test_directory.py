@@ -1,0 +1,105 @@
+"""Following objects when the API server drops, expires and ends watches: what a listener on a real socket sends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from embedding_operator.cluster import CONFIG_MAPS, ClusterClient, ClusterError
+from embedding_operator.metrics_api import directory
+from embedding_operator.metrics_api.directory import Table, follow
+from kubernetes.aio.client import ApiClient, Configuration
+
+EXPIRED = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+
+
+def live(name: str) -> dict[str, Any]:
+    return {"metadata": {"namespace": "search", "name": name}}
+
+
+@asynccontextmanager
+async def api_server(watches: list[list[dict[str, Any]]], lists: list[list[str]]) -> AsyncIterator[ClusterClient]:
+    """Answers lists and watches from these, one after another; a watch without an end stays open."""
+    over = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            names = lists.pop(0) if len(lists) > 1 else lists[0]
+            return web.json_response({"metadata": {"resourceVersion": "7"}, "items": [live(name) for name in names]})
+        assert request.query["resourceVersion"] == "7"
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for event in watches.pop(0) if watches else [{"type": "WAIT"}]:
+            if event["type"] == "WAIT":
+                await over.wait()
+            else:
+                await response.write(json.dumps(event).encode() + b"\n")
+        return response
+
+    application = web.Application()
+    application.router.add_get("/api/v1/configmaps", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    async with ApiClient(Configuration(host=f"http://{host}:{port}")) as api:
+        try:
+            yield ClusterClient(api, timeout=5)
+        finally:
+            over.set()
+            await runner.cleanup()
+
+
+def test_an_expired_watch_is_an_error_and_bookmarks_are_no_events() -> None:
+    async def scenario() -> None:
+        bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "8"}}}
+        stream = [{"type": "ADDED", "object": live("a")}, bookmark, {"type": "ERROR", "object": EXPIRED}]
+        async with api_server([stream], [[]]) as client:
+            events = client.watch(CONFIG_MAPS, "7")
+            assert (await anext(events))[0] == "ADDED"
+            with pytest.raises(ClusterError) as refused:
+                await anext(events)
+            assert (refused.value.status, refused.value.reason) == (410, "Expired")
+
+    asyncio.run(scenario())
+
+
+def test_what_was_missed_between_two_watches_is_found_by_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "RETRY_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        watches = [
+            [{"type": "ADDED", "object": live("b")}, {"type": "DELETED", "object": live("a")}],  # ends in order
+            [{"type": "ERROR", "object": EXPIRED}],
+            [{"type": "ADDED", "object": live("last")}, {"type": "WAIT"}],
+        ]
+        lists = [["a"], ["b", "c"], ["c"]]
+        seen: list[str] = []
+
+        def keep(given: dict[str, Any]) -> str:
+            seen.append(str(given["metadata"]["name"]))
+            if seen[-1] == "last":
+                done.set()
+            return seen[-1]
+
+        done = asyncio.Event()
+        table: Table[str] = Table(keep)
+        assert not table.filled
+        async with api_server(watches, lists) as client:
+            following = asyncio.create_task(follow(client, CONFIG_MAPS, None, table))
+            try:
+                await asyncio.wait_for(done.wait(), 10)
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+        assert table.filled
+        assert seen == ["a", "b", "b", "c", "c", "last"]
+        assert set(table.entries) == {("search", "c"), ("search", "last")}
+
+    asyncio.run(scenario())
