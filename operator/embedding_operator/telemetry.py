@@ -100,3 +100,5 @@ def configure_logging(form: LogFormat, level: LogLevel) -> None:
     noisy = logging.DEBUG if level is LogLevel.DEBUG else logging.WARNING
     for name in ("kopf", "httpx", "httpcore", "aiohttp.access", "asyncio"):
         logging.getLogger(name).setLevel(noisy)
+    # It warns that it leaves the process's signals alone, which is why it runs in a thread.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

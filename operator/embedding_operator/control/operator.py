@@ -178,7 +178,8 @@ class Operator:
                 items, _ = await self.cluster.list(EMBEDDING_SERVICES, namespace)
             except ClusterError as error:
                 log.warning("cannot list EmbeddingServices: %s", error.message)
-                complete = False
+                # A namespace that is gone or closed is its watch's business; the rest is worth another try soon.
+                complete = complete and error.forbidden
                 continue
             found = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
             missing = {key for key in self.known - found if namespace in (None, key[0])}
