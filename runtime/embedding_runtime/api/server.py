@@ -96,8 +96,11 @@ class Server(uvicorn.Server):
         self._seen_requests = self.server_state.total_requests
         if busy or self._quiet_since is None:
             self._quiet_since = now
-        quiet = now - self._quiet_since >= _QUIET_SECONDS
-        if quiet or now - self._drain_started >= self._settings.drain_timeout:
+        late = now - self._drain_started >= self._settings.drain_timeout
+        if late and self._state.engine is not None:
+            # What is left gets an answer that clients try again on, rather than a connection that breaks.
+            self._state.engine.refuse_all("this replica is stopping; try again")
+        if late or now - self._quiet_since >= _QUIET_SECONDS:
             self.should_exit = True
 
     def _certificate_stamp(self) -> tuple[tuple[int, int], ...]:

@@ -163,6 +163,13 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
+    def refuse_all(self, reason: str) -> None:
+        """Fail every request in progress with StoppedError now and admit no more; the batch that runs ends unheard."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._fail_all(StoppedError(reason))
+
     def _all_queued_tokens(self) -> int:
         return sum(self._policy.queued_tokens(lane) for lane in Lane)
 

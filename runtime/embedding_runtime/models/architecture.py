@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from embedding_runtime.models.files import DirectoryError, require_object
 
 # Families tried packed against their stock padded forward (tests/runtime/models/test_families.py). Others run padded.
 PACKED = frozenset({
-    "albert", "bert", "camembert", "distilbert", "electra", "ernie", "eurobert", "gemma3_text", "jina_embeddings_v3",
-    "llama", "ministral3", "mistral", "modernbert", "nomic_bert", "qwen2", "qwen3", "roberta", "xlm-roberta",
+    "albert", "bert", "camembert", "distilbert", "electra", "embedding_gemma2_text", "ernie", "eurobert", "gemma3_text",
+    "jina_embeddings_v3", "llama", "ministral3", "mistral", "modernbert", "nomic_bert", "qwen2", "qwen3", "roberta",
+    "xlm-roberta",
 })  # fmt: skip
 # Names of NVIDIA's remote code, and the stock class that computes the same when it looks both ways.
 _BIDIRECTIONAL = {"llama_bidirec": "llama", "ministral3_bidirec": "ministral3"}
@@ -28,6 +29,8 @@ _NOMIC_KEYS = {
     "layer_norm_epsilon": "layer_norm_eps",
     "rotary_emb_base": "rope_theta",
 }
+# Models of several modalities whose text part is served: its family, under `language_model` and `text_config`.
+_TEXT_PARTS = {"embedding_gemma2": "embedding_gemma2_text"}
 _DECODERS = frozenset({"gemma3_text", "llama", "ministral3", "mistral", "qwen2", "qwen3"})
 
 
@@ -71,7 +74,13 @@ def read_architecture(directory: Path) -> Architecture:
     offset = 0
     if family in _OFFSET_POSITIONS:
         offset = int(config.pad_token_id if config.pad_token_id is not None else 1) + 1
-    return Architecture(family, config, family in PACKED, is_causal, offset)
+    return Architecture(family, config, _TEXT_PARTS.get(family, family) in PACKED, is_causal, offset)
+
+
+def text_part(architecture: Architecture) -> Architecture | None:
+    """The text part of a model of several modalities; None when text is all the model takes."""
+    family = _TEXT_PARTS.get(architecture.family)
+    return None if family is None else replace(architecture, family=family, config=architecture.config.text_config)
 
 
 def _looks_both_ways(declared: str, raw: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedding_runtime.models.architecture import Architecture
+from embedding_runtime.models.architecture import Architecture, text_part
 from embedding_runtime.models.attention import NAME, Packed, register
 from embedding_runtime.models.files import DirectoryError
 from embedding_runtime.models.weights import find_weights
@@ -33,6 +33,9 @@ class Backbone:
     @property
     def hidden_size(self) -> int:
         config = self.architecture.config
+        if self.architecture.family == "embedding_gemma2_text":
+            # Its last layer projects every token to the embedding's size.
+            return int(config.embedding_dim)
         return int(getattr(config, "hidden_size", 0) or config.dim)
 
     @property
@@ -110,6 +113,9 @@ def load_backbone(directory: Path, architecture: Architecture, dtype: torch.dtyp
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DirectoryError(f"the weights cannot be loaded: {reason}") from error
     _check_loading(info)
+    if (text := text_part(architecture)) is not None:
+        # Loaded whole, so that every weight is accounted for; the other towers are given back.
+        module, architecture = module.language_model, text
     if getattr(module, "pooler", None) is not None:
         module.pooler = None
     module.requires_grad_(False).eval().to(device)

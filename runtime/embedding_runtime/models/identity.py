@@ -79,7 +79,9 @@ def _compute(layout: Layout, facts: dict[str, Any], prefixes: tuple[str, ...]) -
 def _describe(step: Step) -> list[object]:
     match step:
         case Dense():
-            return ["Dense", step.in_features, step.out_features, step.activation]
+            # As before there were residuals, so that the fingerprints of then stay.
+            residual = ["residual"] if step.residual else []
+            return ["Dense", step.in_features, step.out_features, step.activation, *residual]
         case LayerNorm():
             return ["LayerNorm", step.dimension]
         case _:

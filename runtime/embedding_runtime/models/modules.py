@@ -12,13 +12,15 @@ from embedding_runtime.models.files import DirectoryError, read_object, require_
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """A linear layer; `path` holds its weights, `activation` is a class of torch.nn."""
+    """A linear layer; `path` holds its weights, `activation` is a class of torch.nn. With `residual` its input is added
+    to what the activation gives, through a linear layer without bias when the sizes differ."""
 
     path: Path
     in_features: int
     out_features: int
     bias: bool
     activation: str
+    residual: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +86,19 @@ def read_dense(directory: Path) -> Dense:
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     if not activation.startswith("torch.nn."):
         raise DirectoryError(f"{name}: activation {activation!r} is not one of torch.nn")
-    if config.get("module_input_name", "sentence_embedding") != "sentence_embedding" or config.get("use_residual"):
-        raise DirectoryError(f"{name}: this form of Dense module is not supported")
+    for key in ("module_input_name", "module_output_name"):
+        feature = config.get(key) or "sentence_embedding"
+        if feature != "sentence_embedding":
+            raise DirectoryError(
+                f"{name}: {key} {feature!r} is not supported; a Dense module must map the pooled sentence_embedding"
+            )
     return Dense(
         directory,
         _integer(config, "in_features", name),
         _integer(config, "out_features", name),
         bool(config.get("bias", True)),
         activation.rsplit(".", 1)[-1],
+        bool(config.get("use_residual", False)),
     )
 
 

@@ -24,14 +24,31 @@ class _Unit(torch.nn.Module):  # type: ignore[misc]
         return torch.nn.functional.normalize(vectors, dim=1)
 
 
+class _Dense(torch.nn.Module):  # type: ignore[misc]
+    """activation(W x + b), plus x or R x when there is a residual. The names are those of the stored weights."""
+
+    def __init__(self, layer: Dense) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(layer.in_features, layer.out_features, bias=layer.bias)
+        self.activation = _activation(layer)
+        self.adds_input = layer.residual
+        if layer.residual and layer.in_features != layer.out_features:
+            self.residual = torch.nn.Linear(layer.in_features, layer.out_features, bias=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.linear(vectors))
+        if not self.adds_input:
+            return out
+        return out + (self.residual(vectors) if hasattr(self, "residual") else vectors)
+
+
 def load_projection(steps: Sequence[Step], device: torch.device) -> torch.nn.Sequential:
     """The modules in order. Raises DirectoryError when weights or activations cannot be used."""
     modules: list[torch.nn.Module] = []
     for step in steps:
         match step:
             case Dense():
-                linear = torch.nn.Linear(step.in_features, step.out_features, bias=step.bias)
-                modules += [_fill(linear, step.path, "linear."), _activation(step)]
+                modules.append(_fill(_Dense(step), step.path, ""))
             case LayerNorm():
                 modules.append(_fill(torch.nn.LayerNorm(step.dimension), step.path, "norm."))
             case _:

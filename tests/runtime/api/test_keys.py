@@ -125,6 +125,7 @@ def test_limits_by_tokens_and_by_default(tmp_path: Path) -> None:
         assert [answer.status_code for answer in answers] == [200, 429]
         assert 1 <= int(answers[1].headers["retry-after"]) <= 60
         assert answers[1].json()["type"] == "rate_limit_error"
+        assert answers[1].json()["message"] == "rate limit reached: 4 tokens per minute; try again later"
 
 
 @pytest.mark.parametrize("content", ["{", "a: {requestsPerMinute: many}", "a: {requestsPerHour: 1}", "[1]"])

@@ -129,6 +129,20 @@ def test_draining_answers_what_arrives_and_closes_connections() -> None:
         assert it.server.fatal is None
 
 
+def test_what_is_unanswered_at_the_drain_deadline_is_503() -> None:
+    with served(settings=ServerSettings(drain_timeout=0.3)) as it, concurrent.futures.ThreadPoolExecutor() as pool:
+        it.model.gate.clear()
+        requests = [pool.submit(httpx.post, f"{it.url}/v1/embeddings", json=BODY, timeout=30) for _ in range(3)]
+        wait_until(lambda: len(it.server.server_state.tasks) == 3, 5, "requests in progress")
+        it.server.handle_exit(15, None)
+        for answer in (request.result() for request in requests):
+            assert (answer.status_code, answer.json()["type"]) == (503, "unavailable_error")
+            assert answer.json()["message"] == "this replica is stopping; try again"
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.headers["connection"] == "close"
+        assert it.server.fatal is None
+
+
 @pytest.fixture
 def captured() -> Iterator[list[str]]:
     """What the JSON log holds."""

@@ -38,6 +38,7 @@ def test_a_full_queue_is_429_with_retry_after() -> None:
         wait_until(lambda: it.engine.queued_tokens(Lane.BULK) == 90, 5, "a queue")
         refused = post(it, 20)
         assert (refused.status_code, refused.json()["type"]) == (429, "overloaded_error")
+        assert refused.json()["message"] == "the queue is full; try again later"
         assert int(refused.headers["retry-after"]) >= 1
         fits = pool.submit(post, it, 10)
         it.model.gate.set()
@@ -60,6 +61,7 @@ def test_waiting_too_long_is_503_with_retry_after() -> None:
         began = time.monotonic()
         late = post(it, 3)
         assert (late.status_code, late.json()["type"]) == (503, "unavailable_error")
+        assert late.json()["message"] == "the request waited too long for its turn; try again later"
         assert int(late.headers["retry-after"]) >= 1
         assert time.monotonic() - began < 5
         assert it.engine.queued_tokens(Lane.BULK) == 0

@@ -127,6 +127,9 @@ FAMILIES = (
     Family("gemma3", "Gemma3TextConfig", byte_level, (
         *_GROUPED, ("use_bidirectional_attention", True), ("sliding_window", 8), ("query_pre_attn_scalar", 8),
         ("layer_types", ["sliding_attention", "full_attention"]))),
+    Family("embedding_gemma2", "EmbeddingGemma2TextConfig", byte_level, (
+        *_GROUPED, ("sliding_window", 5), ("layer_types", ["sliding_attention", "full_attention"]),
+        ("global_head_dim", 16), ("hidden_size_per_layer_input", 8), ("embedding_dim", 24))),
     Family("mistral-causal", "MistralConfig", byte_level, (*_GROUPED, ("sliding_window", 6)), "lasttoken"),
     Family("mistral-bidirectional", "MistralConfig", byte_level, (
         *_GROUPED, ("sliding_window", None), ("is_causal", False))),

@@ -144,6 +144,39 @@ def test_dense_and_layer_norm(bert: tuple[Path, Any], copy: Path, activation: st
     np.testing.assert_allclose(vectors(model, TEXTS), expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [24, HIDDEN])
+def test_dense_with_a_residual(bert: tuple[Path, Any], copy: Path, size: int) -> None:
+    torch.manual_seed(6)
+    weights = {"linear.weight": torch.randn(size, HIDDEN), "linear.bias": torch.randn(size)}
+    if size != HIDDEN:
+        weights["residual.weight"] = torch.randn(size, HIDDEN)
+    add_modules(copy, "mean", "Dense", normalize=False)
+    config = {"in_features": HIDDEN, "out_features": size, "bias": True, "activation_function": "torch.nn.Tanh"}
+    write_json(copy / "2_Dense/config.json", config)
+    save_file({name: value for name, value in weights.items() if name != "residual.weight"},
+              copy / "2_Dense/model.safetensors")  # fmt: skip
+    without = load(copy).identity.fingerprint
+    save_file(weights, copy / "2_Dense/model.safetensors")
+    write_json(copy / "2_Dense/config.json", config | {"use_residual": True, "module_output_name": None})
+    model = load(copy)
+    assert model.identity.fingerprint != without
+    pooled = torch.from_numpy(oracle_raw(bert[1], copy))
+    added = pooled if size == HIDDEN else pooled @ weights["residual.weight"].T
+    expected = (pooled @ weights["linear.weight"].T + weights["linear.bias"]).tanh() + added
+    np.testing.assert_allclose(vectors(model, TEXTS), expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["module_input_name", "module_output_name"])
+def test_a_dense_module_over_tokens_is_refused(copy: Path, key: str) -> None:
+    add_modules(copy, "mean", "Dense")
+    config = {"in_features": HIDDEN, "out_features": HIDDEN, key: "token_embeddings"}
+    write_json(copy / "2_Dense/config.json", config)
+    assert reason(copy).endswith(
+        f"2_Dense/config.json: {key} 'token_embeddings' is not supported; "
+        "a Dense module must map the pooled sentence_embedding"
+    )
+
+
 def oracle_raw(stock: Any, directory: Path) -> np.ndarray:
     from tokenizers import Tokenizer
 

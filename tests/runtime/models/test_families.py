@@ -15,8 +15,9 @@ from embedding_runtime.models.loader import LoadRequest, load_model
 from embedding_runtime.outputs.vectors import EmbeddingType, finish
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from transformers import EmbeddingGemma2Config, EmbeddingGemma2Model
 
-from tests.runtime.models.checkpoints import FAMILIES, TEXTS, Family, add_modules, build
+from tests.runtime.models.checkpoints import FAMILIES, TEXTS, Family, add_modules, build, family
 
 
 def vectors(model: Model, texts: tuple[str, ...]) -> NDArray[np.float32]:
@@ -75,7 +76,29 @@ def test_family(tmp_path: Path, kind: Family) -> None:
 
 def test_every_packed_family_is_tried() -> None:
     tried = {kind.name.replace("-bidirectional", "").replace("-causal", "") for kind in FAMILIES}
-    assert {family.removesuffix("_text") for family in PACKED} <= tried
+    assert {name.removesuffix("_text") for name in PACKED} <= tried
+
+
+def test_the_text_part_of_embedding_gemma2(tmp_path: Path) -> None:
+    """The directory holds a vision tower too; text goes through the language model alone, as in the whole model."""
+    kind = family("embedding_gemma2")
+    vision = {
+        "model_type": "gemma4_vision", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8,
+    }  # fmt: skip
+    special = ("boi", "eoi", "image", "video", "boa", "audio")
+    ids: dict[str, Any] = {f"{name}_token_id": 390 + n for n, name in enumerate(special)}
+    text = build(tmp_path / "text", kind).config
+    whole = EmbeddingGemma2Config(text_config=text, vision_config=vision, eoa_token_index=399, **ids)
+    whole._attn_implementation = "eager"
+    torch.manual_seed(8)
+    stock = EmbeddingGemma2Model(whole).eval()
+    stock.save_pretrained(tmp_path)
+    kind.tokenizer().save_pretrained(tmp_path)
+    add_modules(tmp_path)
+    model = load(tmp_path)
+    assert (model.identity.dimensions, model.identity.modalities) == (24, ("text",))
+    np.testing.assert_allclose(vectors(model, TEXTS), oracle(stock, tmp_path, TEXTS, "mean"), atol=2e-6)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
