@@ -86,6 +86,8 @@ def _server_settings(settings: Settings) -> ServerSettings:
 def _load(settings: Settings, state: ServiceState, metrics: Metrics, server: Server) -> None:
     """Runs on the loader thread: whatever goes wrong here ends the process."""
     began = time.monotonic()
+    # Loading would slow down the start of what answers the first probes.
+    server.serving.wait()
     progress = Progress(state.report)
 
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -62,6 +64,11 @@ class Server(uvicorn.Server):
         self._certificate_state = self._certificate_stamp()
         self._certificate_checked = 0.0
         self.fatal: FatalError | None = None
+        self.serving = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.serving.set()
 
     def fail(self, error: FatalError) -> None:
         """End the process with this error; callable from any thread."""
