@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openai import OpenAI
+from openai import NotFoundError, OpenAI
+from openai.types import CreateEmbeddingResponse
 
 from devcluster import Cluster
 from tests.cluster_fixture import MINILM, MINILM_COMMIT
@@ -82,6 +83,21 @@ class Services:
     def client(self, name: str = "minilm") -> OpenAI:
         url = self.cluster.service_url(name, self.namespace)
         return OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30)
+
+    def wait_answer(self, model: str, name: str = "minilm") -> CreateEmbeddingResponse:
+        """An answer under this model id. A new connection may for a moment still lead to a Pod that is on its way out,
+        as on any cluster; that is waited for, other failures are not."""
+        answers: list[CreateEmbeddingResponse] = []
+
+        def answered() -> bool:
+            try:
+                answers.append(self.client(name).embeddings.create(model=model, input="by its id"))
+            except NotFoundError:
+                return False
+            return True
+
+        self.wait(f"an answer as {model}", answered, timeout=20)
+        return answers[0]
 
     def claim(self, name: str, directory: Path) -> None:
         """A bound claim that holds a directory of this machine."""

@@ -97,7 +97,7 @@ def test_the_operator_killed_in_a_rollout_is_succeeded(services: Services) -> No
     services.cluster.kubectl("delete", "pod", before, "--namespace", OPERATOR_NAMESPACE, *force)
     services.wait("another leader", lambda: leader(services) not in ("", before), timeout=40)
     services.wait_ready()
-    assert services.client().embeddings.create(model="after", input="a").data
+    assert services.wait_answer("after").data
     assert len(services.status()["history"]) == 2
 
 

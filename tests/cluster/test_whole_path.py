@@ -51,8 +51,7 @@ def test_a_service_lives_from_apply_to_delete(services: Services) -> None:
     assert failures == []
     after = {pod["metadata"]["name"] for pod in services.pods() if "deletionTimestamp" not in pod["metadata"]}
     assert before.isdisjoint(after)
-    # By a connection of its own: the one above may still lead to the old Pod, which serves on while it stops.
-    assert services.client().embeddings.create(model="mini", input="by its alias").model == status["model"]["id"]
+    assert services.wait_answer("mini").model == status["model"]["id"]
     history = services.status()["history"]
     assert [entry["deploymentRevision"] for entry in history] == [2, 1]
     assert history[0]["fingerprint"] == history[1]["fingerprint"] == status["model"]["fingerprint"]
