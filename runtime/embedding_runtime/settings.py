@@ -159,7 +159,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Settings:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file must be given together")
+            raise ValueError(
+                "--tls-cert-file (EMBEDDING_TLS_CERT_FILE) and --tls-key-file (EMBEDDING_TLS_KEY_FILE) "
+                "must be given together"
+            )
         return self
 
     @property

@@ -111,7 +111,7 @@ class Gate:
 
     def _identify(self, authorization: str | None) -> str | None:
         scheme, _, key = (authorization or "").partition(" ")
-        given = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
+        given = hashlib.sha256(key.strip(" \t\r\n").encode("latin-1", "replace")).digest()
         found = None
         # Every key is compared, in constant time each: neither how many match nor where tells anything.
         for client, digest in self._keys.digests.items():

@@ -24,7 +24,8 @@ def run_isolated(
 
     Raises DeviceLostError: then nothing can be retried. Every other exception ends up in an Outcome.
     """
-    pending = [tuple(range(len(payloads)))]
+    # Every request of a batch may have been cancelled between its choice and its start.
+    pending = [tuple(range(len(payloads)))] if payloads else []
     outcomes: list[Outcome] = []
     while pending:
         positions = pending.pop()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Encoding, Tokenizer, normalizers
 
 from embedding_runtime.engine.model import InputTooLongError, Truncation
 from embedding_runtime.models.files import DirectoryError
@@ -94,10 +94,16 @@ class TextTokenizer:
                 result.append(TokenIds(np.array(ids, np.int32), skipped))
         return result
 
+    def _encode(self, text: str) -> Encoding:
+        """One text. As a batch, because only then the library lets other threads run meanwhile: a text of megabytes
+        must not hold up health probes."""
+        encodings: list[Encoding] = self._tokenizer.encode_batch([text])
+        return encodings[0]
+
     def _huge(self, text: str, prompt: str, truncation: Truncation, index: int) -> NDArray[np.int32]:
         """A text of megabytes: counted in portions when it is refused, and only its kept part looked at otherwise."""
         if truncation is Truncation.NONE:
-            length = len(self._tokenizer.encode(prompt).ids)
+            length = len(self._encode(prompt).ids)
             for begin in range(0, len(text), _PORTION):
                 part = text[begin : begin + _PORTION]
                 length += len(self._tokenizer.encode_batch_fast([part], add_special_tokens=False)[0].ids)
@@ -105,7 +111,7 @@ class TextTokenizer:
                     break
             if length > self._limit:
                 raise InputTooLongError(index, length, self._limit)
-            return np.array(self._tokenizer.encode(prompt + text).ids, np.int32)
+            return np.array(self._encode(prompt + text).ids, np.int32)
         size = _PORTION
         while size < len(text):
             part = text[:size] if truncation is Truncation.END else text[-size:]
@@ -117,7 +123,7 @@ class TextTokenizer:
 
     def _cut(self, prompt: str, text: str, truncation: Truncation) -> list[int]:
         """At most `limit` tokens: END keeps the text's first, START its last; special and prompt tokens stay."""
-        encoding = self._tokenizer.encode(prompt + text)
+        encoding = self._encode(prompt + text)
         ids, mask = encoding.ids, encoding.special_tokens_mask
         head = next((i for i, special in enumerate(mask) if not special), len(mask))
         tail = next((i for i, special in enumerate(reversed(mask)) if not special), 0)
@@ -137,7 +143,7 @@ class TextTokenizer:
         """How many leading tokens belong to a prompt: as sentence-transformers counts, special ones before it too."""
         if not prompt:
             return 0
-        encoding = self._tokenizer.encode(prompt)
+        encoding = self._encode(prompt)
         return len(encoding.ids) - (1 if encoding.special_tokens_mask[-1:] == [1] else 0)
 
 

@@ -202,3 +202,12 @@ def test_stopping_fails_what_still_queues() -> None:
                 await queued
 
     asyncio.run(scenario())
+
+
+def test_a_batch_that_nobody_waits_for_any_more_runs_nothing() -> None:
+    from embedding_runtime.engine.runner import run_isolated
+
+    def never(payloads: object) -> object:
+        raise AssertionError("nothing is there to embed")
+
+    assert run_isolated(never, [], lambda: None) == []  # type: ignore[arg-type]
