@@ -66,9 +66,9 @@ PODS = [
     ),
     pod(
         "init-order",
-        shell("cat /work/log", volumeMounts=[{"name": "work", "mountPath": "/work"}]),
+        shell("cat /data/log", volumeMounts=[{"name": "work", "mountPath": "/data"}]),
         initContainers=[
-            _init(name, f"echo {name} >> /work/log", volumeMounts=[{"name": "work", "mountPath": "/work"}])
+            _init(name, f"echo {name} >> /data/log", volumeMounts=[{"name": "work", "mountPath": "/data"}])
             for name in ("one", "two")
         ],
         volumes=[{"name": "work", "emptyDir": {}}],
@@ -76,14 +76,14 @@ PODS = [
     ),
     pod(
         "sidecar",
-        shell("test -e /work/up", volumeMounts=[{"name": "work", "mountPath": "/work"}]),
+        shell("test -e /data/up", volumeMounts=[{"name": "work", "mountPath": "/data"}]),
         initContainers=[
             _init(
                 "helper",
-                "touch /work/up; exec sleep 600",
+                "touch /data/up; exec sleep 600",
                 restartPolicy="Always",
-                startupProbe={"exec": {"command": ["test", "-e", "/work/up"]}, "periodSeconds": 1},
-                volumeMounts=[{"name": "work", "mountPath": "/work"}],
+                startupProbe={"exec": {"command": ["test", "-e", "/data/up"]}, "periodSeconds": 1},
+                volumeMounts=[{"name": "work", "mountPath": "/data"}],
             )
         ],
         volumes=[{"name": "work", "emptyDir": {}}],
@@ -276,8 +276,15 @@ def test_init_containers_run_in_order_and_a_failed_one_ends_the_pod(cluster: Clu
 
 
 def test_a_sidecar_starts_first_and_ends_with_the_containers(cluster: Cluster, stories: str) -> None:
-    item = wait_for_pod(cluster, stories, "sidecar", phase("Succeeded"), "succeeds")
-    assert "terminated" in status_of(item)["initContainerStatuses"][0]["state"]
+    wait_for_pod(cluster, stories, "sidecar", phase("Succeeded"), "succeeds")
+    ended = "its sidecar ended"  # told after the end of the containers it served
+    wait_for_pod(
+        cluster,
+        stories,
+        "sidecar",
+        lambda item: "terminated" in status_of(item)["initContainerStatuses"][0]["state"],
+        ended,
+    )
 
 
 def test_a_failed_readiness_probe_keeps_the_pod_unready(cluster: Cluster, stories: str) -> None:

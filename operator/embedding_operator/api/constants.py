@@ -26,16 +26,6 @@ FIELD_MANAGER: Final = "embedding-operator"
 REPLICAS_FIELD_MANAGER: Final = "embedding-operator-replicas"
 """Holds the live replica count while the ownership of `replicas` changes hands."""
 
-RUNTIME_IMAGE_ANNOTATION: Final = f"{GROUP}/runtime-image"
-"""On the EmbeddingService: the runtime image it was created or last changed with, so that an operator upgrade alone
-restarts nothing."""
-
-SUSPENDED_REPLICAS_ANNOTATION: Final = f"{GROUP}/suspended-replicas"
-"""On the EmbeddingService: the replica count that `suspend` stopped."""
-
-ROLLOUT_STRATEGY_ANNOTATION: Final = f"{GROUP}/rollout-strategy"
-"""On the Deployment: the strategy that the current rollout was switched to, with the template it holds for."""
-
 CONTAINER_NAME: Final = "runtime"
 PORT_NAME: Final = "http"
 RUNTIME_PORT: Final = 8000
