@@ -29,7 +29,6 @@ REPLICAS_FIELD_MANAGER: Final = "embedding-operator-replicas"
 CONTAINER_NAME: Final = "runtime"
 PORT_NAME: Final = "http"
 RUNTIME_PORT: Final = 8000
-SERVICE_PORT: Final = 8000
 
 UTILIZATION_METRIC: Final = "embedding_utilization"
 """The runtime's own demand over capacity; 1.0 is saturated."""

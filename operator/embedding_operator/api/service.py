@@ -164,16 +164,6 @@ class EmbeddingServiceSpec(ApiModel):
         return self.runtime.bundled or BundledRuntime()
 
 
-class OwnerReference(ApiModel):
-    """An owner of an object."""
-
-    api_version: str
-    kind: str
-    name: str
-    uid: str
-    controller: bool = False
-
-
 class ObjectMeta(ApiModel):
     """The metadata the operator reads."""
 

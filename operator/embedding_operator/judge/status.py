@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from embedding_operator.api import EmbeddingService, RolloutStrategy
+from embedding_operator.api.constants import SERVICE_LABEL
 from embedding_operator.api.service import EmbeddingServiceSpec
 from embedding_operator.judge.conditions import Facts, Verdict, as_conditions, judge_conditions
 from embedding_operator.judge.decisions import live_strategy
@@ -121,7 +122,7 @@ def judge(
     status: dict[str, Any] = {
         "observedGeneration": snapshot.generation,
         "conditions": as_conditions(verdicts, before.get("conditions") or (), snapshot.generation, snapshot.now),
-        "selector": f"embedding-operator.io/service={snapshot.name}",
+        "selector": f"{SERVICE_LABEL}={snapshot.name}",
         "replicas": rollout.total if rollout else 0,
         "readyReplicas": rollout.ready if rollout else 0,
         "updatedReplicas": rollout.updated if rollout else 0,

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
 from embedding_operator.api import ModelIdentity
+from embedding_operator.api.constants import HEALTH_READY_PATH, MANIFEST_PATH, METRICS_PATH
 from embedding_operator.observe.pods import may_be_asked
 from embedding_operator.observe.snapshot import Object, PodState, Reading, RuntimeMetrics
 
@@ -68,14 +69,14 @@ class EndpointReader:
     async def read(self, ip: str, *, port: int, tls: bool, manifest: bool = True) -> Reading:
         """What the runtime at this address answers; the manifest (where wanted) and metrics only once it is ready."""
         host = f"[{ip}]" if ":" in ip else ip
-        base = f"{'https' if tls else 'http'}://{host}:{port}/v1"
+        base = f"{'https' if tls else 'http'}://{host}:{port}"
         try:
             async with self._limit, asyncio.timeout(3 * self.timeout):
-                ready, message = _parse_ready(*await self._get(f"{base}/health/ready", expect={200, 503}))
+                ready, message = _parse_ready(*await self._get(base + HEALTH_READY_PATH, expect={200, 503}))
                 if not ready:
                     return Reading(ready=False, message=message)
-                identity = (await self._get(f"{base}/manifest", expect={200, 404}))[1] if manifest else None
-                _, metrics = await self._get(f"{base}/metrics", expect={200})
+                identity = (await self._get(base + MANIFEST_PATH, expect={200, 404}))[1] if manifest else None
+                _, metrics = await self._get(base + METRICS_PATH, expect={200})
             return Reading(
                 ready=True,
                 message=message,

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from embedding_operator.api.constants import CONTAINER_NAME
 from embedding_operator.observe.snapshot import ContainerState, Object, PodState
-
-RUNTIME_CONTAINER = "runtime"
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -112,7 +111,7 @@ def warning_messages(events: Iterable[Object], limit: int = 5) -> tuple[str, ...
 
 def runtime_container(pod: PodState) -> ContainerState | None:
     """The container that serves, among sidecars and init containers."""
-    return next((container for container in pod.containers if container.name == RUNTIME_CONTAINER), None)
+    return next((container for container in pod.containers if container.name == CONTAINER_NAME), None)
 
 
 def may_be_asked(pod: PodState) -> bool:
