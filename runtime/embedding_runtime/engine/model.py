@@ -73,10 +73,11 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input, prepared: how many tokens the model will be fed, and what only the model understands."""
+    """One input, prepared: how many tokens and image tiles the model is fed, and what only the model understands."""
 
     tokens: int
     payload: object
+    tiles: int = 0
 
 
 class InputTooLongError(ValueError):
