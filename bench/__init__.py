@@ -1,0 +1,1 @@
+"""Benchmarks: what the claims in docs/performance.md rest on."""
