@@ -6,7 +6,7 @@ times the size of the text, is held for a small part of it only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer, normalizers
 
-from embedding_runtime.engine.model import InputTooLongError, Truncation
+from embedding_runtime.engine.model import InputTooLongError, Truncation, no_checkpoint
 from embedding_runtime.models.files import DirectoryError
 
 # Characters given to the tokenizer at a time.
@@ -73,7 +73,14 @@ class TextTokenizer:
         self._limit = limit
         self.prompt_tokens = lru_cache(8)(self._prompt_tokens)
 
-    def tokenise(self, texts: Sequence[str], *, prompt: str, truncation: Truncation) -> list[TokenIds]:
+    def tokenise(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[TokenIds]:
         """Ids of every text behind the prompt.
 
         Raises InputTooLongError for the first text over the limit when `truncation` is NONE.
@@ -81,6 +88,7 @@ class TextTokenizer:
         skipped = self.prompt_tokens(prompt)
         result: list[TokenIds] = []
         for portion in _portions(texts):
+            checkpoint()
             if len(portion) == 1 and len(prompt) + len(portion[0]) > _PORTION:
                 result.append(TokenIds(self._huge(portion[0], prompt, truncation, len(result)), skipped))
                 continue

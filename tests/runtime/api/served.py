@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,15 @@ from embedding_runtime.api.protocol import ConnectionLimits
 from embedding_runtime.api.server import Server, ServerSettings
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Engine
-from embedding_runtime.engine.model import InputTooLongError, InputType, Item, Matrix, ModelIdentity, Truncation
+from embedding_runtime.engine.model import (
+    InputTooLongError,
+    InputType,
+    Item,
+    Matrix,
+    ModelIdentity,
+    Truncation,
+    no_checkpoint,
+)
 from embedding_runtime.engine.policy import Limits
 from embedding_runtime.telemetry import Metrics
 
@@ -40,7 +48,13 @@ class LetterModel:
         self.gate.set()
         self.broken = self.unreadable = ""
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
+    def prepare(
+        self,
+        texts: Sequence[str],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
         items = []
         for index, text in enumerate(texts):
             if self.unreadable and self.unreadable in text:
