@@ -32,7 +32,8 @@ from tests.runtime.helpers import wait_until
 
 
 class LetterModel:
-    """Embeds a text by its letters: a token a word, eight dimensions that may be cut to four. `gate` holds batches.
+    """Embeds a text by its letters: a token a word, eight dimensions that may be cut to four. `gate` holds batches,
+    `reading` holds tokenising.
 
     `broken` is a word that it cannot embed, `unreadable` one that it cannot tokenise.
     """
@@ -46,6 +47,9 @@ class LetterModel:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
+        self.reading = threading.Event()
+        self.reading.set()
+        self.preparing = 0
         self.broken = self.unreadable = ""
 
     def prepare(
@@ -55,6 +59,12 @@ class LetterModel:
         truncation: Truncation,
         checkpoint: Callable[[], None] = no_checkpoint,
     ) -> list[Item]:
+        self.preparing += 1
+        try:
+            while not self.reading.wait(0.01):
+                checkpoint()
+        finally:
+            self.preparing -= 1
         items = []
         for index, text in enumerate(texts):
             if self.unreadable and self.unreadable in text:
@@ -106,6 +116,7 @@ class Served:
 
     def stop(self) -> None:
         self.model.gate.set()
+        self.model.reading.set()
         self.server.should_exit = True
         self._thread.join(15)
         self.engine.stop()
