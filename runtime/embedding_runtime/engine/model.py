@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -98,6 +98,10 @@ class DeviceLostError(RuntimeError):
     """The device no longer computes; nothing on it can be trusted or retried."""
 
 
+def no_checkpoint() -> None:
+    """Work that is always to be finished."""
+
+
 class Model(Protocol):
     """A loaded model. `prepare` may be called from any thread, `embed` from one thread at a time."""
 
@@ -108,10 +112,17 @@ class Model(Protocol):
     def default_batch_tokens(self) -> int:
         """The token budget of a batch that keeps this device busy without waste."""
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
-        """Tokenise with prompts and special tokens.
+    def prepare(
+        self,
+        texts: Sequence[str],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
+        """Tokenise with prompts and special tokens. `checkpoint` is called every few milliseconds of work.
 
-        Raises InputTooLongError for the first input over the limit when `truncation` is NONE.
+        Raises InputTooLongError for the first input over the limit when `truncation` is NONE, and what `checkpoint`
+        raises to end work that nobody waits for any more.
         """
 
     def embed(self, payloads: Sequence[object]) -> Matrix:

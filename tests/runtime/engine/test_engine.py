@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from embedding_runtime.engine.model import (
     ModelIdentity,
     OutOfMemoryError,
     Truncation,
+    no_checkpoint,
 )
 from embedding_runtime.engine.policy import Lane, Limits
 
@@ -40,7 +41,13 @@ class NumberModel:
         self.fits = 1000
         self.lost = False
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
+    def prepare(
+        self,
+        texts: Sequence[str],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
         return [Item(1, float(text)) for text in texts]
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
