@@ -40,6 +40,18 @@ class Pooling(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ImageInput:
+    """An image, or an image with a text, that is to become one vector. `image` is a file as it came, unchecked."""
+
+    image: bytes
+    text: str = ""
+
+
+# What one vector is asked for. Texts are plain strings: there are thousands of them in a request.
+Input = str | ImageInput
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFile:
     """One file of the model, by its path inside the model directory."""
 
@@ -90,6 +102,15 @@ class InputTooLongError(ValueError):
         self.limit = limit
 
 
+class InvalidImageError(ValueError):
+    """The image of an input cannot be used. `reason` completes the sentence "the image ..."."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"input[{index}]: the image {reason}")
+        self.index = index
+        self.reason = reason
+
+
 class OutOfMemoryError(RuntimeError):
     """The device had not enough memory for this batch; a smaller one may fit."""
 
@@ -108,10 +129,11 @@ class Model(Protocol):
     def default_batch_tokens(self) -> int:
         """The token budget of a batch that keeps this device busy without waste."""
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
-        """Tokenise with prompts and special tokens.
+    def prepare(self, inputs: Sequence[Input], input_type: InputType | None, truncation: Truncation) -> list[Item]:
+        """Tokenise with prompts and special tokens; decode images. Only inputs of `identity.modalities` may be given.
 
-        Raises InputTooLongError for the first input over the limit when `truncation` is NONE.
+        Raises InputTooLongError for the first input over the limit when `truncation` is NONE, or when its image alone
+        is over it, and InvalidImageError for the first image that cannot be used.
         """
 
     def embed(self, payloads: Sequence[object]) -> Matrix:

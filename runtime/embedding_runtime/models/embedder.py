@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from embedding_runtime.engine.model import (
     DeviceLostError,
+    Input,
     InputType,
     Item,
     Matrix,
@@ -73,7 +74,8 @@ class TextEmbedder:
         # Small packs stay in a CPU's cache; a GPU needs tens of thousands of tokens to be busy.
         return 16384 if self._backbone.device.type == "cuda" else 512
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
+    def prepare(self, inputs: Sequence[Input], input_type: InputType | None, truncation: Truncation) -> list[Item]:
+        texts = [text for text in inputs if isinstance(text, str)]
         tokenised = self._tokenizer.tokenise(texts, prompt=self._prompts.for_type(input_type), truncation=truncation)
         return [Item(len(tokens.ids), tokens) for tokens in tokenised]
 

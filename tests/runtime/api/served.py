@@ -16,7 +16,7 @@ from embedding_runtime.api.protocol import ConnectionLimits
 from embedding_runtime.api.server import Server, ServerSettings
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Engine
-from embedding_runtime.engine.model import InputTooLongError, InputType, Item, Matrix, ModelIdentity, Truncation
+from embedding_runtime.engine.model import Input, InputTooLongError, InputType, Item, Matrix, ModelIdentity, Truncation
 from embedding_runtime.engine.policy import Limits
 from embedding_runtime.telemetry import Metrics
 
@@ -40,9 +40,10 @@ class LetterModel:
         self.gate.set()
         self.broken = self.unreadable = ""
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
+    def prepare(self, inputs: Sequence[Input], input_type: InputType | None, truncation: Truncation) -> list[Item]:
         items = []
-        for index, text in enumerate(texts):
+        for index, text in enumerate(inputs):
+            assert isinstance(text, str)
             if self.unreadable and self.unreadable in text:
                 raise RuntimeError("the tokenizer's secret")
             words = len(text.split()) + (input_type is InputType.QUERY)

@@ -12,6 +12,7 @@ from embedding_runtime.engine.engine import Embedded, Engine
 from embedding_runtime.engine.errors import ItemFailedError, QueueFullError, QueueTimeoutError, StoppedError
 from embedding_runtime.engine.model import (
     DeviceLostError,
+    Input,
     InputType,
     Item,
     Matrix,
@@ -40,8 +41,8 @@ class NumberModel:
         self.fits = 1000
         self.lost = False
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
-        return [Item(1, float(text)) for text in texts]
+    def prepare(self, inputs: Sequence[Input], input_type: InputType | None, truncation: Truncation) -> list[Item]:
+        return [Item(1, float(text)) for text in inputs if isinstance(text, str)]
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         self.batches.append(list(payloads))
