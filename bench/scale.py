@@ -1,4 +1,4 @@
-"""How the operator does with many EmbeddingServices: convergence, requests, memory, and the time until a change is made.
+"""How the operator does with many EmbeddingServices: convergence, requests, memory, and how fast it acts on a change.
 
 A real control plane and the operator as its chart installs it; the Pods are played (devcluster.player), since only what
 the operator sees of them matters here. `python -m bench.scale` prints a table; `--json FILE` keeps the figures.

@@ -11,7 +11,13 @@ from embedding_operator.api.kinds import CORE_EVENTS, EMBEDDING_SERVICES, PODS, 
 from embedding_operator.cluster import ClusterClient, ClusterError
 from embedding_operator.cluster import Object as ClusterObject
 from embedding_operator.observe.mirror import Mirror
-from embedding_operator.observe.pods import belongs_to, pod_state, waits_without_reason, warning_messages
+from embedding_operator.observe.pods import (
+    belongs_to,
+    may_fail_probes,
+    pod_state,
+    waits_without_reason,
+    warning_messages,
+)
 from embedding_operator.observe.polling import Poller
 from embedding_operator.observe.snapshot import Object, PodState, Snapshot
 
@@ -74,15 +80,13 @@ class Observer:
             pods = [pod_state(pod) for pod in objects]
         else:
             pods = list(self.mirror.pods(namespace, name))
-        return tuple(
-            [
-                replace(pod, warnings=await self._warnings(namespace, pod)) if waits_without_reason(pod) else pod
-                for pod in pods
-            ]
-        )
+        for index, pod in enumerate(pods):
+            if waits_without_reason(pod) or may_fail_probes(pod):
+                pods[index] = replace(pod, warnings=await self._warnings(namespace, pod))
+        return tuple(pods)
 
     async def _warnings(self, namespace: str, pod: PodState) -> tuple[str, ...]:
-        """Warnings about a Pod that waits; empty when events may not be read: they only add words."""
+        """What events say about a Pod; empty when events may not be read: they only add words."""
         try:
             events, _ = await self.cluster.list(CORE_EVENTS, namespace, fields=f"involvedObject.uid={pod.uid}")
         except ClusterError as error:
