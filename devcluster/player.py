@@ -95,14 +95,13 @@ def network_of(server: str) -> str:
 class Player:
     """Plays the Pods of its nodes while the context lasts.
 
-    Every Pod says of its load what `utilization` and `tokens` answer at that time.
+    `load` is asked what the Pod of a name says of itself: its utilization, and the tokens it has embedded so far.
     """
 
     cluster: Path
     """State directory of the devcluster."""
     nodes: int = 1
-    utilization: Callable[[], float] = lambda: 0.0
-    tokens: Callable[[], float] = lambda: 0.0
+    load: Callable[[str], tuple[float, float]] = lambda pod: (0.0, 0.0)
     hang: set[str] = field(default_factory=set)
     """Names of Pods that accept connections and never answer."""
     addresses: dict[str, str] = field(default_factory=dict, init=False)
@@ -218,7 +217,8 @@ class Player:
             case "manifest":
                 return _json(manifest("sentence-transformers/all-MiniLM-L6-v2"))
             case "metrics":
-                text = f"embedding_utilization {self.utilization()}\nembedding_tokens_total {self.tokens()}\n"
+                utilization, tokens = self.load(self._names.get(address, ""))
+                text = f"embedding_utilization {utilization}\nembedding_tokens_total {tokens}\n"
                 return web.Response(text=text + "embedding_queue_tokens 0\n")
             case _:
                 return web.Response(status=404)

@@ -5,7 +5,6 @@ Nothing changed means no request. A same-named object that is not ours is never 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,10 +59,9 @@ def _key(body: Mapping[str, Any]) -> tuple[str, str, str]:
 def stamped(body: Mapping[str, Any]) -> Object:
     """The rendered child with the hash of itself as an annotation."""
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    result: Object = copy.deepcopy(dict(body))
-    annotations = result["metadata"].setdefault("annotations", {})
-    annotations[APPLIED_ANNOTATION] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return result
+    metadata = body["metadata"]
+    stamp = {APPLIED_ANNOTATION: hashlib.sha256(text.encode()).hexdigest()[:16]}
+    return {**body, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **stamp}}}
 
 
 def foreign(rendered: Iterable[Mapping[str, Any]], snapshot: Snapshot) -> tuple[str, ...]:

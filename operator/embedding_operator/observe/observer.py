@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -56,11 +57,11 @@ class Observer:
     async def snapshot(self, resource: Object, interest: Interest, *, live: bool) -> Snapshot:
         """Look at everything once."""
         namespace, name = resource["metadata"]["namespace"], resource["metadata"]["name"]
-        children: dict[tuple[str, str, str], Object] = {}
-        for kind, child in interest.children:
-            found = await self._child(kind, namespace, child, live=live)
-            if found is not None:
-                children[(kind.api_version, kind.kind, child)] = found
+        looks = (self._child(kind, namespace, child, live=live) for kind, child in interest.children)
+        found = zip(interest.children, await asyncio.gather(*looks), strict=True)
+        children: dict[tuple[str, str, str], Object] = {
+            (kind.api_version, kind.kind, child): there for (kind, child), there in found if there is not None
+        }
         pods = await self._pods(namespace, name, live=live)
         own = [pod for pod in pods if belongs_to(pod, name)]
         readings = await self.poller.readings((namespace, name), own, port=interest.port, tls=interest.tls)
