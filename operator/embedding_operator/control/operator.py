@@ -186,7 +186,7 @@ class Operator:
         if not self._leading:
             return None
         for what, seconds in (
-            ("due", self.queue.oldest_seconds),
+            ("due, with no worker taking anything,", self.queue.stuck_seconds),
             ("being looked at", self.queue.longest_running_seconds),
         ):
             if seconds > STUCK_RECONCILE_SECONDS:
