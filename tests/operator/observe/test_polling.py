@@ -86,7 +86,7 @@ def test_a_crowd_of_hanging_pods_delays_neither_their_service_nor_others() -> No
             assert time.monotonic() - started < FIRST_PATIENCE + 1
             # Once they are known not to answer, nobody waits for them, and they take no place of others.
             async with asyncio.timeout(20):
-                while len(await look(KEY, crowd)) < len(crowd):
+                while len(await look(KEY, crowd)) < len(crowd):  # noqa: ASYNC110 - a look is the condition
                     await asyncio.sleep(0.1)
             started = time.monotonic()
             troubled = await look(KEY, crowd)
