@@ -2,7 +2,8 @@
 
 Stock uvicorn waits for ever for the rest of a header or body and holds headers of any size. Here headers must be
 complete within `header_seconds` and `header_bytes`, a body may neither be silent for `body_silence_seconds` nor take
-longer than `body_seconds` altogether, and few requests may be pipelined.
+longer than `body_seconds` altogether. Of requests that are pipelined few are parsed ahead; the rest waits unread, and
+all are answered in their order, also before a connection is closed for what came behind them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+# Bytes parsed before looking whether too many requests were in them.
+_SLICE = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_began = 0.0
         self._last_data = 0.0
         self._refused = False
+        self._refusal: tuple[int, str] | None = None
+        self._running: RequestResponseCycle | None = None
+        self._unread = bytearray()
 
     @property
     def body_open(self) -> bool:
-        """Whether more of the current request's body is expected."""
-        return self._body_open and not self._refused
+        """Whether more of the body of the request that is being answered is expected."""
+        return self._body_open and not self._refused and self.cycle is self._running
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
@@ -61,19 +68,37 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._unread.clear()
         if not self.closed.done():
             self.closed.set_result(None)
+        if self._running is not None:
+            # uvicorn tells only the last request that was parsed.
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused or self.parser is None:
-            return
         self._last_data = self.loop.time()
-        super().data_received(data)
-        if self._headers_open and not self._refused:
-            self._header_size += len(data)
-            if self._header_size > self.limits.header_bytes:
-                self._refuse(431, "the request's headers are too large")
+        if self._unread:
+            self._unread += data
+        else:
+            self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        """Parse until enough requests wait for their turn, and keep the rest."""
+        for position in range(0, len(data), _SLICE):
+            if self._refused or self.parser is None:
+                return
+            if len(self.pipeline) >= self.limits.pipelined:
+                self.flow.pause_reading()
+                self._unread += data[position:]
+                return
+            piece = data if len(data) <= _SLICE else data[position : position + _SLICE]
+            super().data_received(piece)
+            if self._headers_open and not self._refused:
+                self._header_size += len(piece)
+                if self._header_size > self.limits.header_bytes:
+                    self._refuse(431, "the request's headers are too large")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -92,8 +117,6 @@ class BoundedProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self.limits.header_bytes or len(self.headers) > self.limits.header_count:
             self._refuse(431, "the request's headers are too large or too many")
-        elif len(self.pipeline) >= self.limits.pipelined:
-            self._refuse(429, "too many requests are pipelined on this connection")
         else:
             self._body_open = True
             self._body_began = self._last_data
@@ -111,16 +134,43 @@ class BoundedProtocol(HttpToolsProtocol):
         self._disarm()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        # What stood unread has had no chance to arrive.
+        self._last_data = self.loop.time()
+        if self._headers_open:
+            self._arm(self.limits.header_seconds, self._header_timeout)
+        if self._unread:
+            data = bytes(self._unread)
+            self._unread.clear()
+            self._feed(data)
+        if self._refusal is not None and not self._is_busy():
+            self._answer(*self._refusal)
+            self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _is_busy(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
     def resume_when_idle(self) -> None:
         """Read on, so that a hang-up is noticed, unless that would pile up pipelined requests."""
-        if not self.pipeline and not self._refused:
+        if not self.pipeline and not self._unread and not self._refused:
             self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "this is not a valid HTTP request")
 
     def _header_timeout(self) -> None:
-        self._refuse(408, "the request's headers took too long")
+        if self.flow.read_paused:
+            # Late because we do not listen: requests before it are being answered.
+            self._arm(self.limits.header_seconds, self._header_timeout)
+        else:
+            self._refuse(408, "the request's headers took too long")
 
     def _body_timeout(self) -> None:
         now = self.loop.time()
@@ -143,26 +193,41 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer without the application and close; a response that has begun is only cut off."""
+        """Answer without the application and close, once requests before this one have their answers.
+
+        A response to this very request that has begun is only cut off.
+        """
         self._refused = True
         self._disarm()
+        self._unread.clear()
         if self.transport.is_closing():
             return
-        busy = self.cycle is not None and not self.cycle.response_complete
-        if not busy or (self._body_open and not self.cycle.response_started):
-            request_id = secrets.token_hex(16)
-            error = {
-                "object": "error",
-                "message": message,
-                "type": "invalid_request_error",
-                "param": None,
-                "code": None,
-            }
-            body = orjson.dumps(error | {"request_id": request_id})
-            self.transport.write(
-                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n"
-                f"x-request-id: {request_id}\r\n\r\n".encode()
-                + body
-            )
-        self.transport.close()
+        if self._is_busy() and self.cycle is not self._running:
+            if self._body_open:
+                # The newest request in the queue will never be whole.
+                self.pipeline.popleft()
+            self._refusal = status, message
+        elif self._is_busy() and not self._body_open:
+            self._refusal = status, message
+        else:
+            if not (self._is_busy() and self.cycle.response_started):
+                self._answer(status, message)
+            self.transport.close()
+
+    def _answer(self, status: int, message: str) -> None:
+        request_id = secrets.token_hex(16)
+        error = {
+            "object": "error",
+            "message": message,
+            "type": "invalid_request_error",
+            "param": None,
+            "code": None,
+            "request_id": request_id,
+        }
+        body = orjson.dumps(error)
+        self.transport.write(
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n"
+            f"x-request-id: {request_id}\r\n\r\n".encode()
+            + body
+        )

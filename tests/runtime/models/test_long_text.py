@@ -21,8 +21,8 @@ from tests.runtime.models.checkpoints import CORPUS, byte_level, unigram, wordpi
 
 PIECES = (
     "the quick brown fox ", "vector", " ", "\n\n", "    ", "a", "0123456789", "Ünïcödé ", "日本語の文章です。",
-    "e\u0301", "\U0001f937\U0001f3fd\u200d", "https://example.org/a?b=c&d=e ", "[SEP]", "<s>", "query: ", "W4nTq8/3kZp+",
-    "-" * 70, "\t", "\u00a0", "don't ", "x" * 40,
+    "e\u0301", "\U0001f937\U0001f3fd\u200d", "https://example.org/a?b=c&d=e ", "[SEP]", "<s>", "query: ",
+    "W4nTq8/3kZp+", "-" * 70, "\t", "\u00a0", "don't ", "x" * 40,
 )  # fmt: skip
 
 
