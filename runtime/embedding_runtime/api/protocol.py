@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import orjson
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 # Bytes parsed before looking whether too many requests were in them.
@@ -31,6 +33,18 @@ class ConnectionLimits:
     body_silence_seconds: float = 30
     body_seconds: float = 300
     pipelined: int = 16
+
+
+class _Flow(FlowControl):
+    """Lets nobody read on while requests wait for their turn; uvicorn does at every look at a request's body."""
+
+    def __init__(self, transport: asyncio.Transport, is_held: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self._is_held = is_held
+
+    def resume_reading(self) -> None:
+        if not self._is_held():
+            super().resume_reading()
 
 
 def bounded_protocol(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
@@ -64,6 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
+        self.flow = _Flow(self.transport, lambda: bool(self.pipeline or self._unread))
         self._arm(self.limits.header_seconds, self._header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -94,8 +109,10 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._unread += data[position:]
                 return
             piece = data if len(data) <= _SLICE else data[position : position + _SLICE]
+            began = self._headers_open
             super().data_received(piece)
-            if self._headers_open and not self._refused:
+            # Where in a piece a header begins is not known: that piece does not count.
+            if began and self._headers_open and not self._refused:
                 self._header_size += len(piece)
                 if self._header_size > self.limits.header_bytes:
                     self._refuse(431, "the request's headers are too large")
@@ -142,10 +159,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._last_data = self.loop.time()
         if self._headers_open:
             self._arm(self.limits.header_seconds, self._header_timeout)
-        if self._unread:
+        if self._unread and len(self.pipeline) < self.limits.pipelined:
             data = bytes(self._unread)
             self._unread.clear()
             self._feed(data)
+        self.flow.resume_reading()
         if self._refusal is not None and not self._is_busy():
             self._answer(*self._refusal)
             self.transport.close()
@@ -159,7 +177,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def resume_when_idle(self) -> None:
         """Read on, so that a hang-up is noticed, unless that would pile up pipelined requests."""
-        if not self.pipeline and not self._unread and not self._refused:
+        if not self._refused:
             self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
