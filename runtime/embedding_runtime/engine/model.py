@@ -40,6 +40,18 @@ class Pooling(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ImageInput:
+    """An image, or an image with a text, that is to become one vector. `image` is a file as it came, unchecked."""
+
+    image: bytes
+    text: str = ""
+
+
+# What one vector is asked for. Texts are plain strings: there are thousands of them in a request.
+Input = str | ImageInput
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFile:
     """One file of the model, by its path inside the model directory."""
 
@@ -90,6 +102,15 @@ class InputTooLongError(ValueError):
         self.limit = limit
 
 
+class InvalidImageError(ValueError):
+    """The image of an input cannot be used. `reason` completes the sentence "the image ..."."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"input[{index}]: the image {reason}")
+        self.index = index
+        self.reason = reason
+
+
 class OutOfMemoryError(RuntimeError):
     """The device had not enough memory for this batch; a smaller one may fit."""
 
@@ -114,15 +135,18 @@ class Model(Protocol):
 
     def prepare(
         self,
-        texts: Sequence[str],
+        inputs: Sequence[Input],
         input_type: InputType | None,
         truncation: Truncation,
         checkpoint: Callable[[], None] = no_checkpoint,
     ) -> list[Item]:
-        """Tokenise with prompts and special tokens. `checkpoint` is called every few milliseconds of work.
+        """Tokenise with prompts and special tokens; decode images. Only inputs of `identity.modalities` may be given.
 
-        Raises InputTooLongError for the first input over the limit when `truncation` is NONE, and what `checkpoint`
-        raises to end work that nobody waits for any more.
+        `checkpoint` is called every few milliseconds of work.
+
+        Raises InputTooLongError for the first input over the limit when `truncation` is NONE, or when its image alone
+        is over it, InvalidImageError for the first image that cannot be used, and what `checkpoint` raises to end work
+        that nobody waits for any more.
         """
 
     def embed(self, payloads: Sequence[object]) -> Matrix:

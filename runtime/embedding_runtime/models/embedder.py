@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from embedding_runtime.engine.model import (
     DeviceLostError,
+    Input,
     InputType,
     Item,
     Matrix,
@@ -76,11 +77,12 @@ class TextEmbedder:
 
     def prepare(
         self,
-        texts: Sequence[str],
+        inputs: Sequence[Input],
         input_type: InputType | None,
         truncation: Truncation,
         checkpoint: Callable[[], None] = no_checkpoint,
     ) -> list[Item]:
+        texts = [text for text in inputs if isinstance(text, str)]
         prompt = self._prompts.for_type(input_type)
         tokenised = self._tokenizer.tokenise(texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint)
         return [Item(len(tokens.ids), tokens) for tokens in tokenised]

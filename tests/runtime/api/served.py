@@ -17,6 +17,7 @@ from embedding_runtime.api.server import Server, ServerSettings
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Engine
 from embedding_runtime.engine.model import (
+    Input,
     InputTooLongError,
     InputType,
     Item,
@@ -54,7 +55,7 @@ class LetterModel:
 
     def prepare(
         self,
-        texts: Sequence[str],
+        inputs: Sequence[Input],
         input_type: InputType | None,
         truncation: Truncation,
         checkpoint: Callable[[], None] = no_checkpoint,
@@ -66,7 +67,8 @@ class LetterModel:
         finally:
             self.preparing -= 1
         items = []
-        for index, text in enumerate(texts):
+        for index, text in enumerate(inputs):
+            assert isinstance(text, str)
             if self.unreadable and self.unreadable in text:
                 raise RuntimeError("the tokenizer's secret")
             words = len(text.split()) + (input_type is InputType.QUERY)

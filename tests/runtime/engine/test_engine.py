@@ -12,6 +12,7 @@ from embedding_runtime.engine.engine import Embedded, Engine
 from embedding_runtime.engine.errors import ItemFailedError, QueueFullError, QueueTimeoutError, StoppedError
 from embedding_runtime.engine.model import (
     DeviceLostError,
+    Input,
     InputType,
     Item,
     Matrix,
@@ -43,12 +44,12 @@ class NumberModel:
 
     def prepare(
         self,
-        texts: Sequence[str],
+        inputs: Sequence[Input],
         input_type: InputType | None,
         truncation: Truncation,
         checkpoint: Callable[[], None] = no_checkpoint,
     ) -> list[Item]:
-        return [Item(1, float(text)) for text in texts]
+        return [Item(1, float(text)) for text in inputs if isinstance(text, str)]
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         self.batches.append(list(payloads))
