@@ -64,6 +64,16 @@ def test_vectors_of_a_model_without_normalisation_keep_their_length() -> None:
     assert quantised.tolist() == [[76, 101]]
 
 
+@given(matrices, st.booleans())
+def test_cut_vectors_have_unit_length_whatever_the_model(vectors: NDArray[np.float32], normalized: bool) -> None:
+    """The contract: slice, then normalise again; a model without a Normalize module is no exception."""
+    size = vectors.shape[1] // 2 + 1
+    if size == vectors.shape[1]:
+        return
+    cut = finish(vectors, dimensions=size, normalized=normalized, kind=EmbeddingType.FLOAT)
+    np.testing.assert_array_equal(cut, normalise(np.ascontiguousarray(vectors[:, :size])))
+
+
 def test_the_documents_sample() -> None:
     sample = np.array([[0.012519836, -0.0126571655, 0.0101623535]], np.float32)
     assert quantise(sample, EmbeddingType.INT8).tolist() == [[1, -1, 1]]
