@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import orjson
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -110,12 +111,37 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             piece = data if len(data) <= _SLICE else data[position : position + _SLICE]
             began = self._headers_open
-            super().data_received(piece)
+            self._parse(piece)
             # Where in a piece a header begins is not known: that piece does not count.
             if began and self._headers_open and not self._refused:
                 self._header_size += len(piece)
                 if self._header_size > self.limits.header_bytes:
                     self._refuse(431, "the request's headers are too large")
+
+    def _parse(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(400, "this is not a valid HTTP request")
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Read the request again without its wish for another protocol, HTTP/2 mostly, which any server may ignore.
+
+        The parser takes what follows such a head for that protocol, but clients send their body first, Java's for one.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(400, "this is not a valid HTTP request")
+            return
+        kept = [(name, value) for name, value in self.headers if name not in (b"upgrade", b"connection")]
+        head = [method, b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in kept:
+            head += [name, b": ", value, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self._parse(b"".join([*head, b"\r\n", rest]))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -127,7 +153,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._arm(self.limits.header_seconds, self._header_timeout)
 
     def on_headers_complete(self) -> None:
-        if self._refused:
+        if self._refused or self.parser.should_upgrade():
             return
         self._headers_open = False
         self._disarm()
@@ -145,7 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._refused:
+        if self._refused or self.parser.should_upgrade():
             return
         self._body_open = False
         self._disarm()
@@ -179,9 +205,6 @@ class BoundedProtocol(HttpToolsProtocol):
         """Read on, so that a hang-up is noticed, unless that would pile up pipelined requests."""
         if not self._refused:
             self.flow.resume_reading()
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "this is not a valid HTTP request")
 
     def _header_timeout(self) -> None:
         if self.flow.read_paused:
@@ -228,7 +251,8 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._is_busy() and not self._body_open:
             self._refusal = status, message
         else:
-            if not (self._is_busy() and self.cycle.response_started):
+            # A request that has its answer, or the start of it, gets no second one.
+            if not self._body_open or (self._is_busy() and not self.cycle.response_started):
                 self._answer(status, message)
             self.transport.close()
 

@@ -299,6 +299,39 @@ def test_answers_are_not_lost_to_what_comes_behind_them(
     assert not caplog.records
 
 
+UPGRADE = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABkAARAAAAAAAIAAAAA")
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_the_wish_for_another_protocol_is_ignored(it: Served, pieces: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Java's client asks for HTTP/2 in its first request, and sends the body behind it."""
+    bodies = [json.dumps({"model": "letters", "input": "a " * n}).encode() for n in (2, 3)]
+    sent = b"".join(head(len(body), *UPGRADE) + body for body in bodies)
+    sent += b"GET /v1/version HTTP/1.1\r\nhost: x\r\n" + "\r\n".join(UPGRADE).encode() + b"\r\n\r\n"
+    sent += b"GET /v1/version HTTP/1.1\r\nconnection: close\r\n\r\n"
+    with caplog.at_level(logging.WARNING), connect(it) as connection:
+        step = len(sent) // pieces + 1
+        for start in range(0, len(sent), step):
+            connection.sendall(sent[start : start + step])
+        found = answers(read(connection))
+    assert [code for code, _ in found] == [200] * 4
+    assert [json.loads(body)["usage"]["total_tokens"] for _, body in found[:2]] == [2, 3]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("behind", [b"", b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n"])
+def test_connect_is_refused(it: Served, behind: bytes) -> None:
+    with connect(it) as connection:
+        connection.sendall(b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n" + behind)
+        assert [code for code, _ in answers(read(connection))] == [400]
+
+
+def test_a_request_is_answered_once_though_its_body_never_comes(it: Served) -> None:
+    with connect(it) as connection:
+        connection.sendall(b"GET /v1/version HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\r\nabc")
+        assert [code for code, _ in answers(read(connection))] == [200]
+
+
 def test_hanging_up_with_requests_pipelined(it: Served, caplog: pytest.LogCaptureFixture) -> None:
     it.model.gate.clear()
     with caplog.at_level(logging.WARNING):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from embedding_runtime.engine.model import InputTooLongError, Truncation
+from embedding_runtime.models.files import DirectoryError
 from embedding_runtime.models.long_text import EDGE, WINDOW, LongText
 from embedding_runtime.models.tokenizer import TextTokenizer
 from hypothesis import given, settings
@@ -175,3 +176,11 @@ def test_giving_up_between_windows() -> None:
         TextTokenizer(minilm(), 256).tokenise(
             ["fox " * 1_000_000], prompt="", truncation=Truncation.NONE, checkpoint=checkpoint
         )
+
+
+def test_a_prompt_that_fills_the_limit_is_refused() -> None:
+    ours = TextTokenizer(minilm(), 8)
+    ours.require_room("")
+    ours.require_room("query: is it ")
+    with pytest.raises(DirectoryError, match="takes 8 of 8 tokens and leaves none for a text"):
+        ours.require_room("query: is it so? ")
