@@ -2,8 +2,9 @@
 
 Stock uvicorn waits for ever for the rest of a header or body and holds headers of any size. Here headers must be
 complete within `header_seconds` and `header_bytes`, a body may neither be silent for `body_silence_seconds` nor take
-longer than `body_seconds` altogether. Of requests that are pipelined few are parsed ahead; the rest waits unread, and
-all are answered in their order, also before a connection is closed for what came behind them.
+longer than `body_seconds` altogether, and the reading of an answer must go on and end likewise. Of requests that are
+pipelined few are parsed ahead; the rest waits unread, and all are answered in their order, also before a connection is
+closed for what came behind them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class ConnectionLimits:
     header_count: int = 200
     body_silence_seconds: float = 30
     body_seconds: float = 300
+    answer_silence_seconds: float = 30
+    answer_seconds: float = 300
     pipelined: int = 16
 
 
@@ -71,6 +74,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal: tuple[int, str] | None = None
         self._running: RequestResponseCycle | None = None
         self._unread = bytearray()
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._unwritten = 0
+        self._write_began = 0.0
 
     @property
     def body_open(self) -> bool:
@@ -84,6 +90,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
         self._unread.clear()
         if not self.closed.done():
             self.closed.set_result(None)
@@ -179,6 +187,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._watch_writing()
         if self.transport.is_closing():
             return
         # What stood unread has had no chance to arrive.
@@ -223,6 +232,25 @@ class BoundedProtocol(HttpToolsProtocol):
             self._arm(self.limits.body_silence_seconds - silence, self._body_timeout)
         else:
             self._refuse(408, "the request's body took too long")
+
+    def _watch_writing(self) -> None:
+        """An answer is written: see to it that what does not fit into the socket's buffer is read."""
+        self._unwritten = self.transport.get_write_buffer_size()
+        if self._unwritten and self._write_timer is None:
+            self._write_began = self.loop.time()
+            self._write_timer = self.loop.call_later(self.limits.answer_silence_seconds, self._check_writing)
+
+    def _check_writing(self) -> None:
+        self._write_timer = None
+        left = self.transport.get_write_buffer_size()
+        if not left:
+            return
+        if left >= self._unwritten or self.loop.time() - self._write_began >= self.limits.answer_seconds:
+            # Closing would wait for the client, and hold the answer, for ever.
+            self.transport.abort()
+            return
+        self._unwritten = left
+        self._write_timer = self.loop.call_later(self.limits.answer_silence_seconds, self._check_writing)
 
     def _arm(self, seconds: float, action: Any) -> None:
         self._disarm()

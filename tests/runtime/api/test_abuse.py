@@ -18,7 +18,9 @@ from embedding_runtime.api.protocol import ConnectionLimits
 from tests.runtime.api.served import Served, served
 from tests.runtime.helpers import total, wait_until
 
-CONNECTIONS = ConnectionLimits(header_seconds=0.5, body_silence_seconds=0.5, body_seconds=1.5)
+CONNECTIONS = ConnectionLimits(
+    header_seconds=0.5, body_silence_seconds=0.5, body_seconds=1.5, answer_silence_seconds=0.5, answer_seconds=4
+)
 BODY = b'{"model":"letters","input":"a b c"}'
 ANSWER = {"prompt_tokens": 3, "total_tokens": 3}
 
@@ -330,6 +332,34 @@ def test_a_request_is_answered_once_though_its_body_never_comes(it: Served) -> N
     with connect(it) as connection:
         connection.sendall(b"GET /v1/version HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\r\nabc")
         assert [code for code, _ in answers(read(connection))] == [200]
+
+
+def unread(it: Served, requests: int) -> socket.socket:
+    """A connection with answers that do not fit into the sockets' buffers."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(10)
+    connection.connect(("127.0.0.1", it.port))
+    body = b'{"model":"letters","input":[' + b",".join([b'"a"'] * 8192) + b"]}"
+    pour(connection, head(len(body)) + body, requests)
+    return connection
+
+
+def test_answers_that_nobody_reads_are_dropped(it: Served) -> None:
+    with unread(it, 12):
+        wait_until(lambda: it.server.server_state.connections, 5, "a connection")
+        wait_until(lambda: not it.server.server_state.connections, 15, "no connection, and so no answer kept for it")
+
+
+def test_answers_that_are_read_slowly_arrive(it: Served) -> None:
+    with unread(it, 6) as connection:
+        received = bytearray()
+        began = time.monotonic()
+        while received.count(b'"usage"') < 6:
+            received += connection.recv(16384)
+            # Slower than the limit for silence, all of it together.
+            time.sleep(0.005 if time.monotonic() - began < 1.5 else 0)
+        assert received.count(b"HTTP/1.1 200 OK") == 6
 
 
 def test_hanging_up_with_requests_pipelined(it: Served, caplog: pytest.LogCaptureFixture) -> None:
