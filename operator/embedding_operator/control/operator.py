@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from kubernetes.aio.client import ApiClient
 
 from embedding_operator.act.apply import Applier
-from embedding_operator.cluster import EMBEDDING_SERVICES, ClusterClient, ClusterError, load_configuration
+from embedding_operator.cluster import EMBEDDING_SERVICES, ClusterClient, ClusterError, load_configuration, user_agent
 from embedding_operator.control.leader import MARGIN_SECONDS, REQUEST_SECONDS, Leadership
 from embedding_operator.control.plan import OperatorIdentity
 from embedding_operator.control.queue import Key, WorkQueue
@@ -236,6 +236,8 @@ class Operator:
 async def connected(settings: Settings) -> AsyncIterator[Operator]:
     """An operator with its two connections: one for the work, one for the Lease alone."""
     api, lease_api = ApiClient(await load_configuration()), ApiClient(await load_configuration())
+    # In the API server's audit log every write names the replica that made it.
+    api.user_agent = lease_api.user_agent = user_agent(settings.pod_name)
     try:
         yield Operator(settings, api, lease_api)
     finally:
