@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedding_operator.act.difference import differences
+from embedding_operator.act.ownership import lost
 from embedding_operator.api.constants import FIELD_MANAGER, REPLICAS_FIELD_MANAGER
 from embedding_operator.cluster import BY_KIND, DEPLOYMENTS, ClusterClient, ClusterError, Object
 from embedding_operator.errors import OperatorError, Retry, Waiting
@@ -84,6 +85,11 @@ def leftovers(rendered: Iterable[Mapping[str, Any]], snapshot: Snapshot) -> tupl
     )
 
 
+def _to_repair(body: Mapping[str, Any], live: Mapping[str, Any]) -> tuple[str, ...]:
+    """Paths of rendered fields that have another value, or that somebody else has set since we did."""
+    return tuple(dict.fromkeys((*differences(body, live), *lost(body, live, FIELD_MANAGER))))
+
+
 @dataclass(slots=True)
 class Applier:
     """Applies children. One for the whole operator."""
@@ -124,7 +130,7 @@ class Applier:
                 # Without force: should somebody create the same name in this moment, that is a conflict, not ours.
                 created = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=False)
                 return Change("created", body["kind"], name, live=created)
-            fields = tuple(differences(body, live))
+            fields = _to_repair(body, live)
             stamp = body["metadata"]["annotations"][APPLIED_ANNOTATION]
             uid, version = live["metadata"]["uid"], live["metadata"]["resourceVersion"]
             if (not fields or self._seen_equal.get(uid) == (stamp, version)) and hand_over is None:
@@ -133,7 +139,7 @@ class Applier:
                 await self._hold_replicas(body, live, hand_over)
             body["metadata"]["uid"] = uid
             answer = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=True)
-            if any(differences(body, answer)):
+            if _to_repair(body, answer):
                 self._seen_equal[uid] = (stamp, answer["metadata"]["resourceVersion"])
             return Change("updated", body["kind"], name, fields, answer)
         except ClusterError as error:
