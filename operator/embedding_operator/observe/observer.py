@@ -7,14 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from embedding_operator.api.constants import SERVICE_LABEL
-from embedding_operator.cluster import (
-    CORE_EVENTS,
-    EMBEDDING_SERVICES,
-    PODS,
-    ClusterClient,
-    ClusterError,
-    Resource,
-)
+from embedding_operator.api.kinds import CORE_EVENTS, EMBEDDING_SERVICES, PODS, Resource
+from embedding_operator.cluster import ClusterClient, ClusterError
 from embedding_operator.cluster import Object as ClusterObject
 from embedding_operator.observe.endpoints import EndpointReader
 from embedding_operator.observe.pods import belongs_to, pod_state, waits_without_reason, warning_messages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -119,6 +119,10 @@ class DeviceLostError(RuntimeError):
     """The device no longer computes; nothing on it can be trusted or retried."""
 
 
+def no_checkpoint() -> None:
+    """Work that is always to be finished."""
+
+
 class Model(Protocol):
     """A loaded model. `prepare` may be called from any thread, `embed` from one thread at a time."""
 
@@ -129,11 +133,20 @@ class Model(Protocol):
     def default_batch_tokens(self) -> int:
         """The token budget of a batch that keeps this device busy without waste."""
 
-    def prepare(self, inputs: Sequence[Input], input_type: InputType | None, truncation: Truncation) -> list[Item]:
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
         """Tokenise with prompts and special tokens; decode images. Only inputs of `identity.modalities` may be given.
 
+        `checkpoint` is called every few milliseconds of work.
+
         Raises InputTooLongError for the first input over the limit when `truncation` is NONE, or when its image alone
-        is over it, and InvalidImageError for the first image that cannot be used.
+        is over it, InvalidImageError for the first image that cannot be used, and what `checkpoint` raises to end work
+        that nobody waits for any more.
         """
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
