@@ -1,4 +1,4 @@
-"""What an input of a model that sees is: a text, an image, or both. Images come as data URLs (RFC 2397), never by address.
+"""What an input of a model that sees is: a text, an image, or both. Images come as data URLs (RFC 2397) only.
 
 Inputs may be megabytes, so nothing here looks at more than a step of characters without giving other threads a turn.
 """
@@ -148,7 +148,7 @@ def _decode(value: str, image: _Found, max_bytes: int) -> bytes:
     if len(payload) * 3 // 4 > max_bytes:
         raise UnusableInputError(f"has an image of {len(payload) * 3 // 4} bytes; at most {max_bytes} are allowed")
     try:
-        data = pybase64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
+        data: bytes = pybase64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
     except ValueError as error:
         raise UnusableInputError("has an image whose base64 is not valid") from error
     if not data:

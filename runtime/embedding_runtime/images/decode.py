@@ -1,8 +1,8 @@
 """Decoding images that strangers send: what it is, is read from its bytes; how large it is, before it is decoded.
 
-Pixels are converted as NVIDIA's processor does, by Pillow's plain conversion to RGB: transparency is dropped rather than
-blended, the orientation a camera noted (EXIF) is not applied, and of an animation the first frame counts. One thing
-differs: 16-bit grey is scaled to 8 bits, where Pillow would clip nearly everything to white.
+Pixels are converted as NVIDIA's processor does, by Pillow's plain conversion to RGB: transparency is dropped rather
+than blended, the orientation a camera noted (EXIF) is not applied, and of an animation the first frame counts. One
+thing differs: 16-bit grey is scaled to 8 bits, where Pillow would clip nearly everything to white.
 """
 
 from __future__ import annotations

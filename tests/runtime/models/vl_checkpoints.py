@@ -1,7 +1,7 @@
 """Tiny seeded checkpoints of llama_nemotron_vl: the published names, files and tokenizer layout, weights of kilobytes.
 
-Weights come from numpy's PCG64, one stream for each name, so that they are the same on every machine and the values that
-NVIDIA's own class gave for them (oracle/) stay true.
+Weights come from numpy's PCG64, one stream for each name, so that they are the same on every machine and the values
+that NVIDIA's own class gave for them (oracle/) stay true.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _values(name: str, shape: torch.Size) -> torch.Tensor:
     """Large enough that mistakes show, small enough that nothing saturates; scales of norms stay near one."""
     generator = np.random.default_rng(zlib.crc32(name.encode()))
     values = generator.standard_normal(tuple(shape)) * (0.3 if len(shape) > 1 else 0.1)
-    if "norm" in name and name.endswith("weight") or name == "mlp1.0.weight":
+    if ("norm" in name and name.endswith("weight")) or name == "mlp1.0.weight":
         values += 1
     return torch.from_numpy(values.astype(np.float32))
 
