@@ -49,9 +49,15 @@ class Metrics:
             ["namespace", "name"],
             registry=self.registry,
         )
-        self.last_event = Gauge(
-            "embedding_operator_last_watch_event_timestamp_seconds",
-            "When a watch last delivered anything.",
+        self.watch_age = Gauge(
+            "embedding_operator_watch_age_seconds",
+            "How long nothing was heard of the watch of a resource, not even that nothing changed.",
+            ["resource"],
+            registry=self.registry,
+        )
+        self.watch_restarts = Counter(
+            "embedding_operator_watch_restarts_total",
+            "How often the watch of EmbeddingServices was found to miss changes, and was begun anew.",
             registry=self.registry,
         )
         self.last_resync = Gauge(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,13 +20,13 @@ from pydantic import ValidationError
 
 from embedding_operator.api import ModelIdentity
 from embedding_operator.api.constants import HEALTH_READY_PATH, MANIFEST_PATH, METRICS_PATH
-from embedding_operator.observe.pods import may_be_asked
-from embedding_operator.observe.snapshot import Object, PodState, Reading, RuntimeMetrics
+from embedding_operator.observe.snapshot import Object, Reading, RuntimeMetrics
 
 MAX_BODY_BYTES = 256 << 10
 TIMEOUT_SECONDS = 3.0
 MAX_PARALLEL = 32
-
+MAX_PARALLEL_TROUBLED = 16
+"""Pods that did not answer the last time have a lane of their own: however many hang, the others are asked at once."""
 
 _FIGURES = ("embedding_utilization", "embedding_tokens_total", "embedding_queue_tokens")
 
@@ -46,11 +46,15 @@ class EndpointReader:
     now: Callable[[], datetime]
     timeout: float = TIMEOUT_SECONDS
     _limit: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_PARALLEL), init=False)
+    _troubled_limit: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(MAX_PARALLEL_TROUBLED), init=False
+    )
     _client: httpx.AsyncClient = field(init=False)
 
     def __post_init__(self) -> None:
         self._client = httpx.AsyncClient(
             timeout=self.timeout,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_PARALLEL),
             verify=False,  # noqa: S501 - see the class's docstring
             trust_env=False,
             follow_redirects=False,
@@ -60,18 +64,15 @@ class EndpointReader:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def read_all(self, pods: Iterable[PodState], *, port: int, tls: bool) -> dict[str, Reading]:
-        """Readings by Pod name, of the Pods that run and have an address."""
-        asked = [pod for pod in pods if may_be_asked(pod)]
-        readings = await asyncio.gather(*(self.read(pod.ip or "", port=port, tls=tls) for pod in asked))
-        return {pod.name: reading for pod, reading in zip(asked, readings, strict=True)}
+    async def read(self, ip: str, *, port: int, tls: bool, manifest: bool = True, troubled: bool = False) -> Reading:
+        """What the runtime at this address answers; the manifest (where wanted) and metrics only once it is ready.
 
-    async def read(self, ip: str, *, port: int, tls: bool, manifest: bool = True) -> Reading:
-        """What the runtime at this address answers; the manifest (where wanted) and metrics only once it is ready."""
+        `troubled` says that it did not answer the last time.
+        """
         host = f"[{ip}]" if ":" in ip else ip
         base = f"{'https' if tls else 'http'}://{host}:{port}"
         try:
-            async with self._limit, asyncio.timeout(3 * self.timeout):
+            async with self._troubled_limit if troubled else self._limit, asyncio.timeout(2 * self.timeout):
                 ready, message = _parse_ready(*await self._get(base + HEALTH_READY_PATH, expect={200, 503}))
                 if not ready:
                     return Reading(ready=False, message=message)
@@ -141,7 +142,9 @@ def parse_metrics(text: str, at: datetime) -> RuntimeMetrics | None:
     """The runtime's Prometheus text as `RuntimeMetrics`, or None when it is not the bundled runtime's."""
     sums: dict[str, float] = {}
     try:
-        for family in text_string_to_metric_families(text):
+        # The other lines, some hundreds, would take most of the time.
+        lines = "\n".join(line for line in text.splitlines() if line.startswith(_FIGURES))
+        for family in text_string_to_metric_families(lines):
             for sample in family.samples:
                 sums[sample.name] = sums.get(sample.name, 0.0) + float(sample.value)
     except Exception:  # whatever the parser makes of it: what a Pod answers must not stop the operator
