@@ -143,6 +143,13 @@ class Bench:
         self.metrics_url = f"http://{pod['status']['podIP']}:8080/metrics"
         self.pid = _operator_pid(pod["status"]["podIP"])
 
+    def last_words(self) -> str:
+        """What the operator logged at the end, of this and of the run before a restart."""
+        scope = ("-n", OPERATOR_NAMESPACE, "deployment/embedding-operator", "--tail=40")
+        texts = (self.cluster.kubectl("logs", *scope, *more, check=False).stdout for more in ((), ("--previous",)))
+        events = self.cluster.kubectl("events", "-n", OPERATOR_NAMESPACE, check=False).stdout
+        return "\n".join([*texts, events])
+
     def scrape(self) -> Scrape:
         return Scrape(httpx.get(self.metrics_url, timeout=30, trust_env=False).text)
 
@@ -307,7 +314,10 @@ def main() -> None:
     with Cluster(settings) as cluster, player(cluster.directory, -(-arguments.services * 2 // PODS_PER_NODE)):
         bench = Bench(cluster, arguments.services, arguments.resync, log)
         bench.install()
-        figures = asyncio.run(bench.run())
+        try:
+            figures = asyncio.run(bench.run())
+        except (OSError, httpx.HTTPError) as error:
+            raise SystemExit(f"the operator did not last: {error}\n{bench.last_words()}") from error
     print(table(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps(asdict(figures), indent=2) + "\n")

@@ -104,7 +104,7 @@ def configure_logging(form: LogFormat, level: LogLevel) -> None:
     handler.setFormatter(_JsonFormatter() if form is LogFormat.JSON else _TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.value.upper(), force=True)
     noisy = logging.DEBUG if level is LogLevel.DEBUG else logging.WARNING
-    for name in ("kopf", "httpx", "httpcore", "aiohttp.access", "asyncio"):
+    for name in ("kopf", "aiohttp.access", "asyncio"):
         logging.getLogger(name).setLevel(noisy)
     # It warns that it leaves the process's signals alone, which is why it runs in a thread.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 FIRST_LIST_RETRY_SECONDS = 5.0
 COALESCE_SECONDS = 0.05
 """Events come in bursts: a short wait makes one look of many."""
-DELIVERY_SECONDS = 10.0
+DELIVERY_SECONDS = 30.0
 """Within this time after a list, the watch must have delivered what was in it."""
 
 

@@ -15,7 +15,6 @@ from embedding_operator.observe.mirror import is_newer
 
 HOPELESS = 4.0
 """So many times the limit of silence, a restart is worth trying even where the whole API server is silent."""
-ANSWERED_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -57,10 +56,11 @@ class Silence:
         return None
 
     def not_alive(self) -> str | None:
-        """The fault is likely this process's own: the API server answers other requests, or a long time has passed.
-        An API server that answers nobody is no reason to restart at once."""
+        """The fault is likely this process's own: the API server answered something else when the watch had been silent
+        for too long already, or a long time has passed. An API server that answers nobody is no reason to restart at
+        once."""
         for resource, age in self.ages.items():
             limit = self.limits[resource]
-            if age > HOPELESS * limit or (age > limit and self.answered_ago < ANSWERED_SECONDS):
+            if age > HOPELESS * limit or age - self.answered_ago > limit:
                 return f"the watch of {resource} has been silent for {age:.0f} s"
         return None

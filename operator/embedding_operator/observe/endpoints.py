@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import httpx
+import aiohttp
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
@@ -49,20 +49,24 @@ class EndpointReader:
     _troubled_limit: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(MAX_PARALLEL_TROUBLED), init=False
     )
-    _client: httpx.AsyncClient = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._client = httpx.AsyncClient(
-            timeout=self.timeout,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_PARALLEL),
-            verify=False,  # noqa: S501 - see the class's docstring
-            trust_env=False,
-            follow_redirects=False,
-            headers={"accept-encoding": "identity"},
-        )
+    _session: aiohttp.ClientSession | None = field(default=None, init=False)
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
+
+    def _client(self) -> aiohttp.ClientSession:
+        """Made at the first use: it belongs to the running event loop."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # How many at a time is bounded by the lanes. A Pod is asked again long after its connection was closed.
+                connector=aiohttp.TCPConnector(ssl=False, limit=0, keepalive_timeout=2),
+                timeout=aiohttp.ClientTimeout(total=self.timeout),
+                auto_decompress=False,
+                trust_env=False,
+                headers={"accept-encoding": "identity"},
+            )
+        return self._session
 
     async def read(self, ip: str, *, port: int, tls: bool, manifest: bool = True, troubled: bool = False) -> Reading:
         """What the runtime at this address answers; the manifest (where wanted) and metrics only once it is ready.
@@ -86,21 +90,21 @@ class EndpointReader:
             )
         except UnreadableEndpoint as error:
             return Reading(error=str(error))
-        except (httpx.HTTPError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return Reading(error=f"{base} did not answer: {str(error) or type(error).__name__}")
 
     async def _get(self, url: str, *, expect: set[int]) -> tuple[int, bytes]:
-        async with self._client.stream("GET", url) as response:
-            if response.status_code not in expect:
-                raise UnreadableEndpoint(f"{url} answered {response.status_code}")
-            body = bytearray()
+        async with self._client().get(url, allow_redirects=False) as response:
+            if response.status not in expect:
+                raise UnreadableEndpoint(f"{url} answered {response.status}")
             if "content-encoding" in response.headers:
                 raise UnreadableEndpoint(f"{url} answered with a content-encoding nobody asked for")
-            async for chunk in response.aiter_raw():
+            body = bytearray()
+            async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise UnreadableEndpoint(f"{url} answered more than {MAX_BODY_BYTES} bytes")
-            return response.status_code, bytes(body)
+            return response.status, bytes(body)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

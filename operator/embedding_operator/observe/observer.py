@@ -76,7 +76,8 @@ class Observer:
         return found
 
     async def _pods(self, namespace: str, name: str, *, live: bool) -> tuple[PodState, ...]:
-        if live:
+        # Pods are only looked at, never written: where they are followed, there is no need to list them.
+        if live and not self.mirror.fresh(namespace):
             objects, _ = await self.cluster.list(PODS, namespace, labels=f"{SERVICE_LABEL}={name}")
             pods = [pod_state(pod) for pod in objects]
         else:
