@@ -11,22 +11,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-Fields = Mapping[str, Any]
-"""Part of `managedFields[].fieldsV1`: `f:NAME` is a key, `k:{…}` a list entry by its keys, an empty mapping a leaf."""
+from embedding_operator.observe.managed_fields import Fields, applied_fields
 
 _IDENTITY = ("apiVersion", "kind", "metadata.name", "metadata.namespace", "metadata.uid")
 """Never recorded as owned."""
 
 _EMPTY: tuple[Any, ...] = (None, "", {}, [])
 """What the API server may leave out instead of storing it."""
-
-
-def applied_fields(live: Mapping[str, Any], manager: str) -> Fields | None:
-    """What `manager` owns of a live object by apply; None when the object does not say."""
-    for entry in live["metadata"].get("managedFields") or ():
-        if entry.get("manager") == manager and entry.get("operation") == "Apply" and not entry.get("subresource"):
-            return dict(entry.get("fieldsV1") or {})
-    return None
 
 
 def lost(wanted: Mapping[str, Any], live: Mapping[str, Any], manager: str) -> Iterator[str]:
