@@ -49,9 +49,9 @@ def load_vision_language(request: LoadRequest, source: Source, progress: Progres
     layout = settings.layout
     device = torch.device(choose_device(request.device))
     dtype, precision = choose_precision(request.precision, device.type)
-    tokenizer, tokenizer_limit = load_tokenizer(source.directory, lowercase=False)
     architecture = language_architecture(settings)
     vision, projector, language = load_towers(settings, architecture, dtype, device)
+    tokenizer, tokenizer_limit = load_tokenizer(source.directory, lowercase=False)
     model = VisionLanguageModel(vision, projector, language, architecture, settings, dtype, device)
     progress(f"computing the fingerprint of {source.name}")
     fingerprint, files = _identify(request, source, settings, tokenizer.to_str())

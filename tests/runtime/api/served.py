@@ -96,8 +96,9 @@ class Served:
         connections: ConnectionLimits | None = None,
         keys: Path | None = None,
         settings: ServerSettings | None = None,
+        model: LetterModel | None = None,
     ) -> None:
-        self.model = LetterModel()
+        self.model = model or LetterModel()
         self.state = ServiceState("acme/letters", ("letters",))
         self.metrics = Metrics()
         self.engine = Engine(self.model, limits or Limits(256, 64, 10_000, 0.0), observer=self.metrics)

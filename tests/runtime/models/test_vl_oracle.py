@@ -14,13 +14,13 @@ from embedding_runtime.images.tiling_rule import TileRule, choose_grid, count_ti
 from embedding_runtime.models.loader import LoadRequest, load_model
 from embedding_runtime.models.vl_model import TokenSequence
 from embedding_runtime.outputs.vectors import EmbeddingType, finish
+from numpy.typing import NDArray
 
-from tests.runtime.models.oracle.cases import CASES, SIZES, Case
+from tests.runtime.models.oracle.cases import CASES, SIZES, VARIANTS, Case
 from tests.runtime.models.vl_checkpoints import build, digest, picture, png, read_json
 
 ORACLE = Path(__file__).parent / "oracle"
 RECORDED = read_json(ORACLE / "vl.json")
-VARIANTS: dict[str, dict[str, Any]] = {"atomic": {}, "plain": {"atomic": False, "nested": False}}
 TOLERANCE = 2e-5
 
 
@@ -32,6 +32,20 @@ def load(directory: Path, **options: Any) -> Model:
 def vectors(model: Model, items: Sequence[Item]) -> Matrix:
     raw = model.embed([item.payload for item in items])
     return finish(raw, dimensions=model.identity.dimensions, normalized=True, kind=EmbeddingType.FLOAT)  # type: ignore[return-value]
+
+
+def pixels(model: Model, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the vision tower is given for these tiles."""
+    tower = model._model  # type: ignore[attr-defined]
+    seen = []
+    handle = tower.vision.register_forward_pre_hook(
+        lambda module, arguments, options: seen.append(options["pixel_values"].numpy()), with_kwargs=True
+    )
+    try:
+        tower.see(tiles)
+    finally:
+        handle.remove()
+    return np.concatenate(seen)
 
 
 def prepare(model: Model, number: int, case: Case) -> Item:
@@ -60,9 +74,9 @@ def test_tokens_tiles_and_vector(variant: tuple[str, Model], case: Case) -> None
     assert (item.tokens, item.tiles) == (len(recorded["ids"]), recorded["tiles"])
     if case.size:
         assert payload.tiles is not None
-        table = np.array(RECORDED["pixels"], np.float32)
-        seen = table[payload.tiles[[0, -1]]]
-        np.testing.assert_array_equal(seen, arrays[f"{case.name}: first and last tile"])
+        np.testing.assert_array_equal(
+            pixels(model, payload.tiles[[0, -1]]), arrays[f"{case.name}: first and last tile"]
+        )
     assert np.abs(vectors(model, [item])[0] - arrays[case.name]).max() <= TOLERANCE
 
 
@@ -74,6 +88,8 @@ def test_a_mixed_batch(variant: tuple[str, Model]) -> None:
     together = vectors(model, items)
     alone = np.stack([arrays[case.name] for case in CASES])
     assert np.abs(together - alone).max() <= TOLERANCE
+    if "together" not in arrays:
+        return
     rows = [number for number, case in enumerate(CASES) if case.kind == "passage"]
     assert np.abs(together[rows] - arrays["together"]).max() <= TOLERANCE
     backwards = vectors(model, items[::-1])[::-1]
@@ -100,17 +116,7 @@ def test_tiles_are_cut_row_by_row() -> None:
 
 def test_how_pixels_become_numbers(variant: tuple[str, Model]) -> None:
     """Every value a pixel can have, as it reaches the vision tower."""
-    import torch
-
-    _, model = variant
-    tower = model._model  # type: ignore[attr-defined]
-    seen: list[torch.Tensor] = []
-    handle = tower.vision.register_forward_pre_hook(
-        lambda module, arguments, options: seen.append(options["pixel_values"]), with_kwargs=True
-    )
+    name, model = variant
     values = np.arange(256, dtype=np.uint8).repeat(4).reshape(1, 1, 32, 32).repeat(3, 1)
-    try:
-        tower.see(values)
-    finally:
-        handle.remove()
-    assert seen[0][0, 1].flatten()[::4].tolist() == RECORDED["pixels"]
+    seen = pixels(model, values)[0, 1].flatten()[::4].tolist()
+    assert (seen == RECORDED["pixels"]) == (name != "other")

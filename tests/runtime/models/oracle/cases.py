@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,18 @@ class Case:
     size: tuple[int, int] | None = None
 
 
+# How the checkpoint is built (vl_checkpoints.build) for each set of values.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "atomic": {},
+    "plain": {"atomic": False, "nested": False},
+    "other": {
+        "config": {"select_layer": -2, "pooling": "cls"},
+        "processor": {
+            "max_input_tiles": 4, "use_thumbnail": False, "query_prefix": "search:", "passage_prefix": "",
+            "norm_type": "imagenet",
+        },
+    },
+}  # fmt: skip
 CASES = (
     Case("query", "query", "what is a vector?"),
     Case("query of other letters", "query", "Ünïcödé & symbols, 0 1 2"),

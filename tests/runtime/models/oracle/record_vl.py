@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from tests.runtime.models import vl_checkpoints
-from tests.runtime.models.oracle.cases import CASES, SIZES, Case
+from tests.runtime.models.oracle.cases import CASES, SIZES, VARIANTS, Case
 
 HERE = Path(__file__).parent
 
@@ -39,6 +39,9 @@ def reference(directory: Path) -> Any:
     )
     assert not info["missing_keys"], info
     assert not info["unexpected_keys"], info
+    # Its view() of an earlier layer's states fails for their memory layout; the values are what they are.
+    shuffle = loaded.pixel_shuffle
+    loaded.pixel_shuffle = lambda states, scale_factor: shuffle(states.contiguous(), scale_factor=scale_factor)
     return loaded.eval()
 
 
@@ -71,8 +74,10 @@ def record(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         }
         if tiles is not None:
             arrays[f"{case.name}: first and last tile"] = tiles[[0, -1]].float().numpy()
-    # All passages in one left-padded batch: what sharing a batch may change, NVIDIA's way.
-    arrays["together"] = vectors(model, dict(model.processor.process_documents(documents)))
+    if model.config.pooling == "avg":
+        # All passages in one left-padded batch: what sharing a batch may change, NVIDIA's way. Its cls pooling gives
+        # zeros for padded texts.
+        arrays["together"] = vectors(model, dict(model.processor.process_documents(documents)))
     return arrays, counts
 
 
@@ -109,9 +114,8 @@ def normalised() -> list[float]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        variants = {"atomic": {"atomic": True}, "plain": {"atomic": False, "nested": False}}
         counts: dict[str, Any] = {}
-        for name, options in variants.items():
+        for name, options in VARIANTS.items():
             directory = vl_checkpoints.build(Path(folder) / name, **options)
             arrays, counts[name] = record(directory)
             counts[name]["digest"] = vl_checkpoints.digest(directory)
