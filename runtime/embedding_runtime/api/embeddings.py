@@ -22,9 +22,10 @@ from embedding_runtime.api.keys import Gate
 from embedding_runtime.api.resolve import Job, resolve
 from embedding_runtime.api.schema import EmbeddingRequest, NugenRequest, parse
 from embedding_runtime.api.state import ServiceState
-from embedding_runtime.engine.engine import Embedded, Engine
+from embedding_runtime.engine.engine import Engine
 from embedding_runtime.engine.errors import EngineError, ItemFailedError
 from embedding_runtime.engine.model import InputTooLongError, Item
+from embedding_runtime.engine.request import Embedded
 from embedding_runtime.outputs.encode import list_answer, nugen_answer
 from embedding_runtime.outputs.vectors import finish
 from embedding_runtime.telemetry import Metrics
@@ -89,7 +90,7 @@ class EmbeddingHandler:
 
     async def _run(self, request: Request, engine: Engine, job: Job) -> tuple[int, Embedded]:
         """Tokenise and embed, giving up when the client hangs up: the tokens used, and the vectors."""
-        engine.announce()
+        engine.announce(job.lane)
         announced = True
         try:
             items = await self._prepare(engine, job)
@@ -105,9 +106,8 @@ class EmbeddingHandler:
             raise from_engine(error) from error
         finally:
             if announced:
-                engine.withdraw()
-        self._metrics.tokens.labels(job.input_type or "none").inc(tokens)
-        self._metrics.inputs.labels("text").inc(len(items))
+                engine.withdraw(job.lane)
+        self._metrics.answered(request.scope.get("client_name"), job.input_type, ["text"] * len(items), tokens)
         return tokens, embedded
 
     async def _prepare(self, engine: Engine, job: Job) -> list[Item]:
@@ -117,7 +117,7 @@ class EmbeddingHandler:
             _INLINE_CHARACTERS,
             lambda: engine.model.prepare(job.texts, job.input_type, job.truncation),
         )
-        self._metrics.stage_seconds.labels("tokenise").observe(time.perf_counter() - began)
+        self._metrics.tokenise_seconds.observe(time.perf_counter() - began)
         return items
 
     async def _respond(self, job: Job, embedded: Embedded, encode: Callable[[Any], bytes], engine: Engine) -> Response:
@@ -128,7 +128,7 @@ class EmbeddingHandler:
             return encode(finish(embedded.vectors, dimensions=job.dimensions, normalized=normalized, kind=job.kind))
 
         body = await self._off_loop(embedded.vectors.size, _INLINE_VALUES, build)
-        self._metrics.stage_seconds.labels("encode").observe(time.perf_counter() - began)
+        self._metrics.encode_seconds.observe(time.perf_counter() - began)
         headers = {
             "x-queue-time-ms": f"{embedded.queue_seconds * 1000:.3f}",
             "x-inference-time-ms": f"{embedded.inference_seconds * 1000:.3f}",

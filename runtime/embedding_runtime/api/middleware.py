@@ -77,7 +77,7 @@ class RequestMiddleware:
                 raise
         finally:
             route = _route(scope)
-            self._metrics.requests.labels(route, str(status)).inc()
+            self._metrics.requests(route, str(status)).inc()
             level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
             if _log.isEnabledFor(level):
                 milliseconds = (time.perf_counter() - began) * 1000

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from embedding_runtime.api.errors import ApiError, shown
 from embedding_runtime.api.schema import EmbeddingRequest, NugenRequest
 from embedding_runtime.engine.model import InputType, ModelIdentity, Truncation
-from embedding_runtime.engine.policy import Lane
+from embedding_runtime.engine.work import Lane
 from embedding_runtime.outputs.encode import EncodingFormat
 from embedding_runtime.outputs.vectors import EmbeddingType
 
@@ -50,8 +50,15 @@ def resolve(request: EmbeddingRequest | NugenRequest, names: Sequence[str], iden
         dimensions=dimensions,
         kind=kind,
         encoding=EncodingFormat(request.encoding_format or "float"),
-        lane=Lane.INTERACTIVE if input_type is InputType.QUERY or len(request.input) == 1 else Lane.BULK,
+        lane=_lane(input_type, len(request.input)),
     )
+
+
+def _lane(input_type: InputType | None, inputs: int) -> Lane:
+    """Queries have somebody waiting, and so may a text that does not say what it is; who says passage is indexing."""
+    if input_type is InputType.QUERY or (input_type is None and inputs == 1):
+        return Lane.INTERACTIVE
+    return Lane.BULK
 
 
 def _check_model(name: str, names: Sequence[str]) -> InputType | None:

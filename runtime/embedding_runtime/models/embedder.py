@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,7 +75,16 @@ class TextEmbedder:
 
     def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
         tokenised = self._tokenizer.tokenise(texts, prompt=self._prompts.for_type(input_type), truncation=truncation)
-        return [Item(len(tokens.ids), tokens) for tokens in tokenised]
+        if self._layout.include_prompt:
+            return [Item(len(tokens.ids), tokens, key=tokens.ids.tobytes()) for tokens in tokenised]
+        # Pooling leaves the prompt's tokens out, so that the same ids behind another prompt give another vector.
+        return [Item(len(tokens.ids), tokens, key=(tokens.prompt, tokens.ids.tobytes())) for tokens in tokenised]
+
+    def between_steps(self, call: Callable[[], None]) -> None:
+        """The engine's Interruptible: a CPU computes layer after layer. A GPU is given all of them at once."""
+        if self._backbone.device.type == "cpu":
+            for layer in self._backbone.layers:
+                layer.register_forward_pre_hook(lambda *_: call())
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         texts = [payload for payload in payloads if isinstance(payload, TokenIds)]
