@@ -20,62 +20,14 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import ApiException
 
+from embedding_operator.api.kinds import Resource
+
 Object = dict[str, Any]
 
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
 WATCH_SECONDS: Final = 300
 WATCH_SILENCE_SECONDS: Final = 90.0
 """The API server sends a bookmark at least once a minute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """One kind of object and where the API server serves it."""
-
-    api_version: str
-    kind: str
-    plural: str
-
-    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
-        prefix = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
-        parts = [prefix]
-        if namespace is not None:
-            parts.append(f"namespaces/{namespace}")
-        parts.append(self.plural)
-        if name is not None:
-            parts.append(name)
-        if subresource is not None:
-            parts.append(subresource)
-        return "/".join(parts)
-
-
-EMBEDDING_SERVICES: Final = Resource("embedding-operator.io/v1alpha1", "EmbeddingService", "embeddingservices")
-DEPLOYMENTS: Final = Resource("apps/v1", "Deployment", "deployments")
-SERVICES: Final = Resource("v1", "Service", "services")
-HORIZONTAL_POD_AUTOSCALERS: Final = Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
-POD_DISRUPTION_BUDGETS: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
-NETWORK_POLICIES: Final = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
-SERVICE_MONITORS: Final = Resource("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
-PROMETHEUS_RULES: Final = Resource("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules")
-CONFIG_MAPS: Final = Resource("v1", "ConfigMap", "configmaps")
-PODS: Final = Resource("v1", "Pod", "pods")
-CORE_EVENTS: Final = Resource("v1", "Event", "events")
-EVENTS: Final = Resource("events.k8s.io/v1", "Event", "events")
-LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
-
-ALWAYS_OWNED: Final = (
-    DEPLOYMENTS,
-    SERVICES,
-    HORIZONTAL_POD_AUTOSCALERS,
-    POD_DISRUPTION_BUDGETS,
-    NETWORK_POLICIES,
-)
-"""The kinds of children an EmbeddingService may always have."""
-
-BY_KIND: Final[Mapping[tuple[str, str], Resource]] = {
-    (resource.api_version, resource.kind): resource
-    for resource in (*ALWAYS_OWNED, SERVICE_MONITORS, PROMETHEUS_RULES, CONFIG_MAPS)
-}
 
 
 class ClusterError(Exception):

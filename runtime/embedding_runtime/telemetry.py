@@ -88,12 +88,11 @@ class Metrics:
         """Report the engine's queue, load and model from now on."""
         self.registry.register(_EngineCollector(engine))
 
-    def answered(self, client: str | None, input_type: str | None, modalities: Sequence[str], tokens: int) -> None:
-        """A request was embedded: one modality per input; tokens as in its usage."""
+    def answered(self, client: str | None, input_type: str | None, modality: str, inputs: int, tokens: int) -> None:
+        """A request was embedded; tokens as in its usage."""
         kind = input_type or "none"
         self._tokens(kind).inc(tokens)
-        for modality in set(modalities):
-            self._inputs(modality).inc(modalities.count(modality))
+        self._inputs(modality).inc(inputs)
         name = self._client(client)
         self._client_requests(name, kind).inc()
         self._client_tokens(name, kind).inc(tokens)

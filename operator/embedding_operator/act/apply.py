@@ -14,7 +14,8 @@ from typing import Any
 
 from embedding_operator.act.difference import differences
 from embedding_operator.api.constants import FIELD_MANAGER, REPLICAS_FIELD_MANAGER
-from embedding_operator.cluster import BY_KIND, DEPLOYMENTS, ClusterClient, ClusterError, Object
+from embedding_operator.api.kinds import BY_KIND, DEPLOYMENTS
+from embedding_operator.cluster import ClusterClient, ClusterError, Object
 from embedding_operator.errors import OperatorError, Retry, Waiting
 from embedding_operator.observe.snapshot import Snapshot, is_controlled_by
 

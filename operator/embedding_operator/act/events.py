@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from embedding_operator.act.apply import Change
-from embedding_operator.cluster import EVENTS, ClusterClient, ClusterError
+from embedding_operator.api.kinds import EVENTS
+from embedding_operator.cluster import ClusterClient, ClusterError
 
 COMPONENT = "embedding-operator"
 

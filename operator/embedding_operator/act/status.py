@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from embedding_operator.api.constants import FIELD_MANAGER
-from embedding_operator.cluster import EMBEDDING_SERVICES, ClusterClient, ClusterError
+from embedding_operator.api.kinds import EMBEDDING_SERVICES
+from embedding_operator.cluster import ClusterClient, ClusterError
 
 STATUS_MANAGER = f"{FIELD_MANAGER}-status"
 

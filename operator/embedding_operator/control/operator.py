@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from kubernetes.aio.client import ApiClient
 
 from embedding_operator.act.apply import Applier
-from embedding_operator.cluster import EMBEDDING_SERVICES, ClusterClient, ClusterError, load_configuration
+from embedding_operator.api.kinds import EMBEDDING_SERVICES
+from embedding_operator.cluster import ClusterClient, ClusterError, load_configuration
 from embedding_operator.control.leader import MARGIN_SECONDS, REQUEST_SECONDS, Leadership
 from embedding_operator.control.plan import OperatorIdentity
 from embedding_operator.control.queue import Key, WorkQueue

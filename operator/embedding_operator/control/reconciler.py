@@ -16,7 +16,7 @@ from embedding_operator.act.apply import Applier, Change, after
 from embedding_operator.act.status import write_status
 from embedding_operator.api import EmbeddingService, parse
 from embedding_operator.api.constants import RUNTIME_PORT
-from embedding_operator.cluster import BY_KIND, ClusterClient, ClusterError, NotLeading
+from embedding_operator.cluster import ClusterClient, ClusterError, NotLeading
 from embedding_operator.control.consequences import Consequence, consequence, retry_delay
 from embedding_operator.control.plan import OperatorIdentity, plan
 from embedding_operator.control.queue import Key, WorkQueue
@@ -61,11 +61,7 @@ def interest_of(resource: Mapping[str, Any], service: EmbeddingService | None, *
     """What has to be read for this service. Pure."""
     if service is None:
         return Interest(children=(), port=RUNTIME_PORT, tls=False)
-    children = [
-        (BY_KIND[reference.api_version, reference.kind], reference.name)
-        for reference in inventory(service)
-        if monitoring or not (reference.optional_api or reference.kind == "ConfigMap")
-    ]
+    children = [(resource, name) for resource, name in inventory(service) if monitoring or not resource.monitoring]
     return Interest(
         children=tuple(children),
         port=RUNTIME_PORT,

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import kopf
 
-from embedding_operator.cluster import EMBEDDING_SERVICES, ClusterClient, ClusterError, load_configuration
+from embedding_operator.api.kinds import EMBEDDING_SERVICES
+from embedding_operator.cluster import ClusterClient, ClusterError, load_configuration
 from embedding_operator.control.handlers import build_registry, watch_settings
 from embedding_operator.control.queue import Key
 

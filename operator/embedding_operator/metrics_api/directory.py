@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Never, TypeVar
 
 from embedding_operator.api.constants import SERVICE_LABEL
-from embedding_operator.cluster import EMBEDDING_SERVICES, PODS, ClusterClient, ClusterError, Object, Resource
+from embedding_operator.api.kinds import EMBEDDING_SERVICES, PODS, Resource
+from embedding_operator.cluster import ClusterClient, ClusterError, Object
 from embedding_operator.observe.pods import may_be_asked, pod_state
 from embedding_operator.observe.snapshot import PodState
 

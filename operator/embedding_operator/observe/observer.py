@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from embedding_operator.api.constants import SERVICE_LABEL
-from embedding_operator.cluster import (
-    CORE_EVENTS,
-    EMBEDDING_SERVICES,
-    PODS,
-    ClusterClient,
-    ClusterError,
-    Resource,
-)
+from embedding_operator.api.kinds import CORE_EVENTS, EMBEDDING_SERVICES, PODS, Resource
+from embedding_operator.cluster import ClusterClient, ClusterError
 from embedding_operator.cluster import Object as ClusterObject
 from embedding_operator.observe.endpoints import EndpointReader
-from embedding_operator.observe.pods import belongs_to, pod_state, waits_without_reason, warning_messages
+from embedding_operator.observe.pods import (
+    belongs_to,
+    may_fail_probes,
+    pod_state,
+    waits_without_reason,
+    warning_messages,
+)
 from embedding_operator.observe.snapshot import Object, PodState, Snapshot
 
 
@@ -66,13 +66,13 @@ class Observer:
         pods = []
         for live in objects:
             pod = pod_state(live)
-            if waits_without_reason(pod):
+            if waits_without_reason(pod) or may_fail_probes(pod):
                 pod = pod_state(live, await self._warnings(namespace, pod))
             pods.append(pod)
         return tuple(pods)
 
     async def _warnings(self, namespace: str, pod: PodState) -> tuple[str, ...]:
-        """Warnings about a Pod that waits; empty when events may not be read: they only add words."""
+        """What events say about a Pod; empty when events may not be read: they only add words."""
         try:
             events, _ = await self.cluster.list(CORE_EVENTS, namespace, fields=f"involvedObject.uid={pod.uid}")
         except ClusterError as error:

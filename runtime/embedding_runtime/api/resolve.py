@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from embedding_runtime.api.errors import ApiError, shown
 from embedding_runtime.api.schema import EmbeddingRequest, NugenRequest
@@ -12,6 +12,8 @@ from embedding_runtime.engine.work import Lane
 from embedding_runtime.outputs.encode import EncodingFormat
 from embedding_runtime.outputs.vectors import EmbeddingType
 
+# Characters looked at without a chance for other threads.
+_STEP = 64 * 1024
 _SUFFIXES = {"-query": InputType.QUERY, "-passage": InputType.PASSAGE}
 
 
@@ -27,6 +29,10 @@ class Job:
     encoding: EncodingFormat
     lane: Lane
 
+    def without_texts(self) -> Job:
+        """What is still needed once the texts are tokenised, which may be megabytes."""
+        return replace(self, texts=())
+
 
 def resolve(request: EmbeddingRequest | NugenRequest, names: Sequence[str], identity: ModelIdentity) -> Job:
     """What to do for a request. `names` are the served id and its aliases.
@@ -41,7 +47,7 @@ def resolve(request: EmbeddingRequest | NugenRequest, names: Sequence[str], iden
     dimensions = _check_dimensions(request.dimensions, kind, identity)
     _check_modality(request, identity)
     for index, text in enumerate(request.input):
-        if not text or text.isspace():
+        if _is_blank(text):
             raise ApiError(400, f"input[{index}] must not be blank or empty", param="input")
     return Job(
         texts=request.input,
@@ -59,6 +65,11 @@ def _lane(input_type: InputType | None, inputs: int) -> Lane:
     if input_type is InputType.QUERY or (input_type is None and inputs == 1):
         return Lane.INTERACTIVE
     return Lane.BULK
+
+
+def _is_blank(text: str) -> bool:
+    """Whether there is nothing but Unicode white space, looked at in steps that do not hold up other threads."""
+    return all(text[start : start + _STEP].isspace() for start in range(0, len(text), _STEP))
 
 
 def _check_model(name: str, names: Sequence[str]) -> InputType | None:
@@ -88,8 +99,9 @@ def _check_dimensions(wanted: int | None, kind: EmbeddingType, identity: ModelId
         )  # fmt: skip
     if wanted not in identity.supported_dimensions:
         supported = ", ".join(str(size) for size in identity.supported_dimensions)
+        given = wanted if abs(wanted) < 2**63 else f"{wanted:.0e}"
         raise ApiError(
-            400, f"dimensions {shown(wanted)} is not supported by this model; supported: {supported}",
+            400, f"dimensions {given} is not supported by this model; supported: {supported}",
             param="dimensions",
         )  # fmt: skip
     return wanted

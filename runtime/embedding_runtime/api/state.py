@@ -34,8 +34,8 @@ class ServiceState:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name the model is served under, its id first."""
-        return (self.served_name, *self.aliases)
+        """Every name the model is served under, once each, its id first."""
+        return tuple(dict.fromkeys((self.served_name, *self.aliases)))
 
     def report(self, progress: str) -> None:
         """What the ready endpoint says while the model is not ready."""

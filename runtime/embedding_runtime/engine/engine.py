@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from embedding_runtime.engine.errors import DeadlineError, QueueFullError, QueueTimeoutError, StoppedError
 from embedding_runtime.engine.health import Health
 from embedding_runtime.engine.load import LoadMeter
-from embedding_runtime.engine.model import DeviceLostError, Interruptible, Item, Model, OutOfMemoryError
+from embedding_runtime.engine.model import DeviceLostError, Interruptible, Item, Model, OutOfMemoryError, Provable
 from embedding_runtime.engine.observer import Observer, SilentObserver
 from embedding_runtime.engine.policy import BatchPolicy, Cause, Limits, Refusal, Run
 from embedding_runtime.engine.request import Embedded, Pending, answer
@@ -41,8 +41,8 @@ class _Steps:
 class Engine:
     """Batches the items of concurrent requests and runs them on the one thread that owns the model.
 
-    `stuck_after` is how many seconds one step of a batch may take before the engine calls itself dead. `self_test`
-    runs on the engine's thread whenever the model must prove that it computes (health.py); it raises when it does not.
+    `stuck_after` is how many seconds one step of a batch may take before the engine calls itself dead. A model that can
+    prove that it computes must do so whenever `health` asks for it.
     """
 
     def __init__(
@@ -53,16 +53,15 @@ class Engine:
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
         stuck_after: float = 300.0,
-        self_test: Callable[[], None] | None = None,
         health: Health | None = None,
+        load: LoadMeter | None = None,
     ) -> None:
         self._model = model
         self._policy = BatchPolicy(limits)
-        self._load = LoadMeter()
+        self._load = load or LoadMeter()
         self._observer = observer or SilentObserver()
         self._clock = clock
         self._stuck_after = stuck_after
-        self._self_test = self_test
         self._health = health or Health(clock())
         self._changed = threading.Condition()
         self._requests: dict[Ticket, Pending] = {}
@@ -109,8 +108,10 @@ class Engine:
             self._policy.withdraw(lane)
             self._changed.notify()
 
-    async def submit(self, items: Sequence[Item], lane: Lane, timeout: float, *, announced: bool = False) -> Embedded:
-        """Embed the items, at least one, of one request; with `announced`, in place of an announcement.
+    async def submit(
+        self, items: Sequence[Item], lane: Lane, timeout: float, *, announced: Lane | None = None
+    ) -> Embedded:
+        """Embed the items, at least one, of one request; `announced` is the lane it was announced in, if it was.
 
         Cancelling the awaiting task takes what still queues out of the queue. Raises QueueFullError, DeadlineError,
         QueueTimeoutError after `timeout` seconds, ItemFailedError and StoppedError.
@@ -193,13 +194,13 @@ class Engine:
     def _all_queued_tokens(self) -> int:
         return sum(self._policy.queued_tokens(lane) for lane in Lane)
 
-    def _admit(self, items: Sequence[Item], lane: Lane, timeout: float, announced: bool) -> Pending:
+    def _admit(self, items: Sequence[Item], lane: Lane, timeout: float, announced: Lane | None) -> Pending:
         if not items:
             raise ValueError("a request has at least one item")
         loop = asyncio.get_running_loop()
         with self._changed:
-            if announced:
-                self._policy.withdraw(lane)
+            if announced is not None:
+                self._policy.withdraw(announced)
             if self._stopping or self._failure:
                 raise StoppedError(self._failure or "the engine is stopped")
             now = self._clock()
@@ -246,8 +247,8 @@ class Engine:
         """Let the model prove itself. Raises DeviceLostError when it failed to several times."""
         self._heartbeat = self._clock()
         try:
-            if self._self_test is not None:
-                self._self_test()
+            if isinstance(self._model, Provable):
+                self._model.prove()
         except DeviceLostError:
             raise
         except Exception as error:

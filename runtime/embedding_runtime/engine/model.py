@@ -40,6 +40,18 @@ class Pooling(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ImageInput:
+    """An image, or an image with a text, that is to become one vector. `image` is a file as it came, unchecked."""
+
+    image: bytes
+    text: str = ""
+
+
+# What one vector is asked for. Texts are plain strings: there are thousands of them in a request.
+Input = str | ImageInput
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFile:
     """One file of the model, by its path inside the model directory."""
 
@@ -95,6 +107,15 @@ class InputTooLongError(ValueError):
         self.limit = limit
 
 
+class InvalidImageError(ValueError):
+    """The image of an input cannot be used. `reason` completes the sentence "the image ..."."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"input[{index}]: the image {reason}")
+        self.index = index
+        self.reason = reason
+
+
 class OutOfMemoryError(RuntimeError):
     """The device had not enough memory for this batch; a smaller one may fit."""
 
@@ -110,6 +131,10 @@ class NotFiniteError(RuntimeError):
         super().__init__("the vector is not finite")
 
 
+def no_checkpoint() -> None:
+    """Work that is always to be finished."""
+
+
 class Model(Protocol):
     """A loaded model. `prepare` may be called from any thread, `embed` from one thread at a time."""
 
@@ -120,10 +145,20 @@ class Model(Protocol):
     def default_batch_tokens(self) -> int:
         """The token budget of a batch that keeps this device busy without waste."""
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
-        """Tokenise with prompts and special tokens.
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
+        """Tokenise with prompts and special tokens; decode images. Only inputs of `identity.modalities` may be given.
 
-        Raises InputTooLongError for the first input over the limit when `truncation` is NONE.
+        `checkpoint` is called every few milliseconds of work.
+
+        Raises InputTooLongError for the first input over the limit when `truncation` is NONE, or when its image alone
+        is over it, InvalidImageError for the first image that cannot be used, and what `checkpoint` raises to end work
+        that nobody waits for any more.
         """
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
@@ -139,3 +174,20 @@ class Interruptible(Protocol):
 
     def between_steps(self, call: Callable[[], None]) -> None:
         """From now on call this between the steps of every `embed`, on its thread. It may call `embed` itself."""
+
+
+@runtime_checkable
+class Provable(Protocol):
+    """A model that can show that it still computes what it should."""
+
+    def prove(self) -> None:
+        """Embed what is known, on the thread of `embed`. Raises when the vectors cannot be right."""
+
+
+@runtime_checkable
+class Padding(Protocol):
+    """A model that may fill all items of a batch up to the longest, so that lengths decide what a batch costs."""
+
+    @property
+    def padded(self) -> bool:
+        """Whether it does."""

@@ -46,8 +46,8 @@ class Reason(StrEnum):
 class Limits:
     """Bounds of a batch and of the queue. Times are seconds.
 
-    `window_items` is how many items of a lane, in order of arrival, are taken by length. `padded` counts a batch as
-    the model fills it up: its items times its longest.
+    `window_items` is how many items of a lane, in order of arrival, are taken by length; 1 is worth it wherever nothing
+    is padded. `padded` counts a batch as the model fills it up: its items times its longest.
     """
 
     max_batch_tokens: int
@@ -57,7 +57,7 @@ class Limits:
     bulk_share: float = 0.25
     max_queued_requests: int | None = None
     max_batch_tiles: int | None = None
-    window_items: int = 64
+    window_items: int = 1
     padded: bool = False
 
 

@@ -10,12 +10,14 @@ from tokenizers import Tokenizer
 
 from embedding_runtime.engine.model import (
     DeviceLostError,
+    Input,
     InputType,
     Item,
     Matrix,
     ModelIdentity,
     OutOfMemoryError,
     Truncation,
+    no_checkpoint,
 )
 from embedding_runtime.models.backbone import Backbone
 from embedding_runtime.models.layout import Layout
@@ -69,12 +71,25 @@ class TextEmbedder:
         return self._backbone
 
     @property
+    def padded(self) -> bool:
+        """The engine's Padding: only packed attention does without."""
+        return not self._backbone.architecture.packed
+
+    @property
     def default_batch_tokens(self) -> int:
         # Small packs stay in a CPU's cache; a GPU needs tens of thousands of tokens to be busy.
         return 16384 if self._backbone.device.type == "cuda" else 512
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
-        tokenised = self._tokenizer.tokenise(texts, prompt=self._prompts.for_type(input_type), truncation=truncation)
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
+        texts = [text for text in inputs if isinstance(text, str)]
+        prompt = self._prompts.for_type(input_type)
+        tokenised = self._tokenizer.tokenise(texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint)
         if self._layout.include_prompt:
             return [Item(len(tokens.ids), tokens, key=tokens.ids.tobytes()) for tokens in tokenised]
         # Pooling leaves the prompt's tokens out, so that the same ids behind another prompt give another vector.
@@ -85,6 +100,12 @@ class TextEmbedder:
         if self._backbone.device.type == "cpu":
             for layer in self._backbone.layers:
                 layer.register_forward_pre_hook(lambda *_: call())
+
+    def prove(self) -> None:
+        """The engine's Provable. Raises SelfTestError when the vectors cannot be right."""
+        from embedding_runtime.models.selftest import run_self_test
+
+        run_self_test(self)
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         texts = [payload for payload in payloads if isinstance(payload, TokenIds)]

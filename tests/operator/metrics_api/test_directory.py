@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from embedding_operator.cluster import CONFIG_MAPS, ClusterClient, ClusterError
+from embedding_operator.api.kinds import CONFIG_MAPS
+from embedding_operator.cluster import ClusterClient, ClusterError
 from embedding_operator.metrics_api import directory
 from embedding_operator.metrics_api.directory import Table, follow
 from kubernetes.aio.client import ApiClient, Configuration

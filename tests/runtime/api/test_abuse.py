@@ -253,6 +253,24 @@ def test_hanging_up_while_queued_and_while_running(it: Served) -> None:
         it.model.gate.set()
 
 
+@pytest.mark.parametrize("size", [20_000, 2_000_000])
+def test_hanging_up_while_tokenised(it: Served, size: int) -> None:
+    """The work ends at its next checkpoint, and what waited for a thread never begins."""
+    it.model.reading.clear()
+    try:
+        body = b'{"model":"letters","truncate":"END","input":"' + b"a" * size + b'"}'
+        connections = [connect(it) for _ in range(6 if size < 1_000_000 else 3)]
+        for connection in connections:
+            connection.sendall(head(len(body)) + body)
+        wait_until(lambda: it.model.preparing == len(connections) - (2 if size < 1_000_000 else 1), 5, "tokenising")
+        for connection in connections:
+            connection.close()
+        wait_until(lambda: it.model.preparing == 0, 5, "the end of tokenising")
+        wait_until(lambda: not it.server.server_state.tasks, 5, "no request in progress")
+    finally:
+        it.model.reading.set()
+
+
 def queued(it: Served) -> float:
     return total(httpx.get(f"{it.url}/v1/metrics").text, "embedding_queue_items")
 
