@@ -27,6 +27,7 @@ from embedding_runtime.models.loader import LoadRequest, load_model
 from embedding_runtime.progress import Progress
 from embedding_runtime.settings import Device, Precision, Settings, warnings
 from embedding_runtime.telemetry import Metrics
+from embedding_runtime.tracing import open_tracer
 
 # Where batches are padded, so many inputs in order of arrival are batched by length.
 _SORTED_ITEMS = 256
@@ -55,13 +56,16 @@ def serve(settings: Settings) -> None:
         all_bodies_bytes=4 * settings.max_body_bytes,
         request_timeout=settings.request_timeout_seconds,
     )
-    app = create_app(state, metrics, limits, gate)
+    tracer = open_tracer(settings.otlp_endpoint, settings.served_name) if settings.otlp_endpoint else None
+    app = create_app(state, metrics, limits, gate, tracer)
     server = Server(app, state, _server_settings(settings))
     loader = threading.Thread(target=_load, args=(settings, state, metrics, server), name="loader", daemon=True)
     loader.start()
     server.run(sockets)
     if state.engine is not None:
         state.engine.stop()
+    if tracer is not None:
+        tracer.close()
     if server.fatal is not None:
         raise server.fatal
     _log.info("stopped")

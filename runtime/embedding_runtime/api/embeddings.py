@@ -31,6 +31,7 @@ from embedding_runtime.engine.work import Lane
 from embedding_runtime.outputs.encode import list_answer, nugen_answer
 from embedding_runtime.outputs.vectors import finish
 from embedding_runtime.telemetry import Metrics
+from embedding_runtime.tracing import annotate, stage
 
 Values = NDArray[np.generic]
 Encode = Callable[[Job, Values, int], bytes]
@@ -125,7 +126,17 @@ class EmbeddingHandler:
             raise from_engine(error) from error
         client = request.scope.get("client_name")
         self._metrics.answered(client, prepared.job.input_type, "text", len(prepared.items), prepared.tokens)
-        return await self._respond(engine, prepared, embedded, encode)
+        annotate(
+            request.scope,
+            inputs=len(prepared.items), tokens=prepared.tokens, batch_tokens=embedded.batch_tokens,
+            input_type=prepared.job.input_type, client=client,
+        )  # fmt: skip
+        began = time.perf_counter()
+        response = await self._respond(engine, prepared, embedded, encode)
+        encoded = time.perf_counter()
+        self._metrics.encode_seconds.observe(encoded - began)
+        stage(request.scope, "encode", began, encoded)
+        return response
 
     async def _embed(
         self,
@@ -148,10 +159,16 @@ class EmbeddingHandler:
                 self._metrics.rejected("timeout")
                 raise QueueTimeoutError(self._timeout, engine.drain_seconds()) from None
             self._metrics.tokenise_seconds.observe(prepared.seconds)
+            tokenised = time.perf_counter()
+            stage(request.scope, "tokenise", tokenised - prepared.seconds, tokenised)
             self._gate.spend_tokens(request.scope.get("client_name"), prepared.tokens)
             announced = False
             left = deadline - asyncio.get_running_loop().time()
-            return prepared, await engine.submit(prepared.items, prepared.job.lane, left, announced=lane)
+            embedded = await engine.submit(prepared.items, prepared.job.lane, left, announced=lane)
+            taken = tokenised + embedded.queue_seconds
+            stage(request.scope, "queue", tokenised, taken)
+            stage(request.scope, "forward", taken, time.perf_counter())
+            return prepared, embedded
         finally:
             if announced:
                 engine.withdraw(lane)
@@ -183,9 +200,7 @@ class EmbeddingHandler:
             )
             return encode(job, values, prepared.tokens)
 
-        began = time.perf_counter()
         body = build() if vectors.size <= _INLINE_VALUES else await in_thread(self._encode_pool, build)
-        self._metrics.encode_seconds.observe(time.perf_counter() - began)
         headers = {
             "x-queue-time-ms": f"{embedded.queue_seconds * 1000:.3f}",
             "x-inference-time-ms": f"{embedded.inference_seconds * 1000:.3f}",
