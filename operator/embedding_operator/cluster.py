@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Final
 
 import aiohttp
@@ -340,6 +341,11 @@ def _answer(status: int, content: bytes) -> Object:
     message = str(answer.get("message") or f"the API server answered {status}")
     retry_after = (answer.get("details") or {}).get("retryAfterSeconds")
     raise ClusterError(status, str(answer.get("reason") or "Unknown"), message, retry_after)
+
+
+def user_agent(what: str) -> str:
+    """How requests name themselves in the API server's audit log; `what` tells replicas and commands apart."""
+    return f"embedding-operator/{version('embedding-operator')} ({what})"
 
 
 async def load_configuration() -> Configuration:

@@ -42,10 +42,21 @@ def operator(cluster: Cluster) -> Cluster:
 
 
 @pytest.fixture
-def services(operator: Cluster, namespace: str) -> Services:
-    """EmbeddingServices in a namespace of the test's own, where Pod Security `restricted` is enforced."""
+def services(request: pytest.FixtureRequest, operator: Cluster, namespace: str) -> Iterator[Services]:
+    """EmbeddingServices in a namespace of the test's own, where Pod Security `restricted` is enforced.
+
+    A test marked `tells` fails when none of its looks at a status had the reasons it names.
+    """
     operator.kubectl("label", "namespace", namespace, *(f"{key}={value}" for key, value in RESTRICTED.items()))
-    return Services(operator, namespace)
+    services = Services(operator, namespace)
+    yield services
+    check_told(request, services)
+
+
+def check_told(request: pytest.FixtureRequest, services: Services) -> None:
+    """Whether a test saw the reasons that it claims to make happen."""
+    claimed = {reason for marker in request.node.iter_markers("tells") for reason in marker.args}
+    assert claimed <= services.seen, f"claimed by the marker, and not seen: {sorted(claimed - services.seen)}"
 
 
 @pytest.hookimpl(wrapper=True)

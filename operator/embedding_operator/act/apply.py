@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedding_operator.act.difference import differences
+from embedding_operator.act.ownership import lost
 from embedding_operator.api.constants import FIELD_MANAGER, KIND, REPLICAS_FIELD_MANAGER
 from embedding_operator.api.kinds import BY_KIND, DEPLOYMENTS
 from embedding_operator.cluster import ClusterClient, ClusterError, Object
@@ -105,6 +106,11 @@ def _is_orphan(live: Mapping[str, Any], snapshot: Snapshot) -> bool:
     )
 
 
+def _to_repair(body: Mapping[str, Any], live: Mapping[str, Any]) -> tuple[str, ...]:
+    """Paths of rendered fields that have another value, or that somebody else has set since we did."""
+    return tuple(dict.fromkeys((*differences(body, live), *lost(body, live, FIELD_MANAGER))))
+
+
 @dataclass(slots=True)
 class Applier:
     """Applies children. One for the whole operator."""
@@ -167,7 +173,7 @@ class Applier:
                 # Without force: should somebody create the same name in this moment, that is a conflict, not ours.
                 created = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=False)
                 return Change("created", body["kind"], name, live=created)
-            fields = tuple(differences(body, live))
+            fields = _to_repair(body, live)
             stamp = body["metadata"]["annotations"][APPLIED_ANNOTATION]
             uid = live["metadata"]["uid"]
             if (not fields or self._stays_different(body, live)) and hand_over is None:
@@ -176,7 +182,7 @@ class Applier:
                 await self._hold_replicas(body, live, hand_over)
             body["metadata"]["uid"] = uid
             answer = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=True)
-            if any(differences(body, answer)):
+            if _to_repair(body, answer):
                 self._seen_equal[uid] = (stamp, answer["metadata"]["resourceVersion"])
             return Change("updated", body["kind"], name, fields, answer)
         except ClusterError as error:

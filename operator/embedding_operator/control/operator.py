@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from kubernetes.aio.client import ApiClient
 
 from embedding_operator.act.apply import Applier
-from embedding_operator.cluster import ClusterClient, load_configuration
+from embedding_operator.cluster import ClusterClient, load_configuration, user_agent
 from embedding_operator.control.leader import MARGIN_SECONDS, REQUEST_SECONDS, Leadership
 from embedding_operator.control.plan import OperatorIdentity
 from embedding_operator.control.queue import Key, WorkQueue
@@ -201,6 +201,9 @@ async def connected(settings: Settings) -> AsyncIterator[Operator]:
     watching = await load_configuration()
     watching.connection_pool_maxsize = 0  # no limit
     apis = [ApiClient(await load_configuration()), ApiClient(await load_configuration()), ApiClient(watching)]
+    for api in apis:
+        # In the API server's audit log every request names the replica that made it.
+        api.user_agent = user_agent(settings.pod_name)
     try:
         yield Operator(settings, *apis)
     finally:
