@@ -15,7 +15,7 @@ from typing import Any
 from embedding_operator.act.difference import differences
 from embedding_operator.act.ownership import lost
 from embedding_operator.api.constants import FIELD_MANAGER, REPLICAS_FIELD_MANAGER
-from embedding_operator.cluster import BY_KIND, DEPLOYMENTS, ClusterClient, ClusterError, Object
+from embedding_operator.cluster import BY_KIND, DEPLOYMENTS, SERVICES, ClusterClient, ClusterError, Object, Resource
 from embedding_operator.errors import OperatorError, Retry, Waiting
 from embedding_operator.observe.snapshot import Snapshot, is_controlled_by
 
@@ -113,13 +113,23 @@ class Applier:
                 f"{', '.join(taken)} exists and does not belong to this EmbeddingService; rename one of them",
                 reason="NameTaken",
             )
-        changes = []
+        changes: list[Change | None] = []
+        refusals: list[OperatorError] = []
         for body in rendered:
-            change = await self._apply_one(stamped(body), snapshot, hand_over if body["kind"] == "Deployment" else None)
-            if change is not None:
-                changes.append(change)
-        deletions = [await self._delete(live) for live in leftovers(rendered, snapshot)]
-        return (*changes, *deletions)
+            held = hand_over if body["kind"] == "Deployment" else None
+            try:
+                changes.append(await self._apply_one(stamped(body), snapshot, held))
+            except (Retry, Waiting):
+                raise
+            except OperatorError as error:
+                if body["kind"] == "NetworkPolicy":
+                    raise  # nothing runs that was meant to be guarded and is not
+                refusals.append(error)
+        changes += [await self._delete(live) for live in leftovers(rendered, snapshot)]
+        if refusals:
+            # Only now: what is wrong with one child must not keep the others from being repaired.
+            raise refusals[0]
+        return tuple(change for change in changes if change is not None)
 
     async def _apply_one(self, body: Object, snapshot: Snapshot, hand_over: int | None) -> Change | None:
         live = snapshot.children.get(_key(body))
@@ -138,12 +148,23 @@ class Applier:
             if hand_over is not None:
                 await self._hold_replicas(body, live, hand_over)
             body["metadata"]["uid"] = uid
-            answer = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=True)
+            answer = await self._force(resource, body, live)
             if _to_repair(body, answer):
                 self._seen_equal[uid] = (stamp, answer["metadata"]["resourceVersion"])
             return Change("updated", body["kind"], name, fields, answer)
         except ClusterError as error:
             raise self._consequence(error, f"{body['kind']}/{name}") from error
+
+    async def _force(self, resource: Resource, body: Object, live: Mapping[str, Any]) -> Object:
+        try:
+            return await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=True)
+        except ClusterError as error:
+            if not error.invalid or resource is not SERVICES:
+                raise
+            # Somebody changed a port's number: that is another port beside ours, and its name is now taken.
+            ports = {"spec": {"ports": body["spec"]["ports"]}}
+            await self.cluster.merge(resource, live, ports, manager=FIELD_MANAGER)
+            return await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=True)
 
     async def _hold_replicas(self, body: Object, live: Mapping[str, Any], count: int) -> None:
         metadata = body["metadata"]
