@@ -22,11 +22,12 @@ from devcluster.node.handlers import HandlerError, run_handler
 from devcluster.node.images import image_id
 from devcluster.node.launch import launch_spec
 from devcluster.node.probes import Kind, Prober
-from devcluster.node.process import ContainerProcess, StartError
+from devcluster.node.process import ContainerProcess
 from devcluster.node.pulling import ImagePuller
 from devcluster.node.quantities import parse_quantity
 from devcluster.node.status import ContainerFacts, Role, Running, Terminated, Waiting
 from devcluster.node.usage import memory_bytes
+from devcluster.sandboxed import StartError
 from devcluster.settings import Image
 
 if TYPE_CHECKING:

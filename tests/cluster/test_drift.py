@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 COPIES = 4
 """The Deployment's fields are spread over as many services, worked on side by side."""
-REPAIR_SECONDS = 6.0
+REPAIR_SECONDS = 20.0
 SECURITY = {"runAsUser": 1000}
 EVERYTHING: dict[str, Any] = {
     "suspend": True,
@@ -161,12 +161,10 @@ def mutate(kind: Any, name: str, mutations: list[Mutation], paths: list[Any], ou
             if time.monotonic() > deadline:
                 different = {key: value for key, value in there.items() if value != wanted[key]}
                 outcome.kept.append(f"{mutation}: {different}")
-                print("KEPT", outcome.kept[-1][:600], flush=True)  # DEBUG
                 break
             time.sleep(0.05)
         else:
             outcome.repaired.append(str(mutation))
-            print(f"{REPAIR_SECONDS - deadline + time.monotonic():.1f} {mutation}", flush=True)  # DEBUG
 
 
 def _change(kind: Any, name: str, mutation: Mutation) -> dict[str, Any] | None:

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from embedding_operator.cluster import LEASES, ClusterClient, ClusterError, Object
+from embedding_operator.api.kinds import LEASES
+from embedding_operator.cluster import ClusterClient, ClusterError, Object
 
 LEASE_SECONDS: Final = 10
 RENEW_SECONDS: Final = 2.0

@@ -49,6 +49,9 @@ class RequestMiddleware:
         began = time.perf_counter()
         status = 0
         closing = whole = False
+        counted = int(scope["path"] not in _QUIET_ROUTES)
+        self._state.begun += counted
+        self._state.working += counted
 
         async def answer(message: Message) -> None:
             nonlocal status, closing, whole
@@ -76,6 +79,7 @@ class RequestMiddleware:
             elif not whole:
                 raise
         finally:
+            self._state.working -= counted
             route = _route(scope)
             self._metrics.requests.labels(route, str(status)).inc()
             level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -37,6 +37,18 @@ class Pooling(StrEnum):
     MAX = "Max"
     CLS = "Cls"
     LAST_TOKEN = "LastToken"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """An image, or an image with a text, that is to become one vector. `image` is a file as it came, unchecked."""
+
+    image: bytes
+    text: str = ""
+
+
+# What one vector is asked for. Texts are plain strings: there are thousands of them in a request.
+Input = str | ImageInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +102,25 @@ class InputTooLongError(ValueError):
         self.limit = limit
 
 
+class InvalidImageError(ValueError):
+    """The image of an input cannot be used. `reason` completes the sentence "the image ..."."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"input[{index}]: the image {reason}")
+        self.index = index
+        self.reason = reason
+
+
 class OutOfMemoryError(RuntimeError):
     """The device had not enough memory for this batch; a smaller one may fit."""
 
 
 class DeviceLostError(RuntimeError):
     """The device no longer computes; nothing on it can be trusted or retried."""
+
+
+def no_checkpoint() -> None:
+    """Work that is always to be finished."""
 
 
 class Model(Protocol):
@@ -108,10 +133,20 @@ class Model(Protocol):
     def default_batch_tokens(self) -> int:
         """The token budget of a batch that keeps this device busy without waste."""
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
-        """Tokenise with prompts and special tokens.
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
+        """Tokenise with prompts and special tokens; decode images. Only inputs of `identity.modalities` may be given.
 
-        Raises InputTooLongError for the first input over the limit when `truncation` is NONE.
+        `checkpoint` is called every few milliseconds of work.
+
+        Raises InputTooLongError for the first input over the limit when `truncation` is NONE, or when its image alone
+        is over it, InvalidImageError for the first image that cannot be used, and what `checkpoint` raises to end work
+        that nobody waits for any more.
         """
 
     def embed(self, payloads: Sequence[object]) -> Matrix:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +10,14 @@ from tokenizers import Tokenizer
 
 from embedding_runtime.engine.model import (
     DeviceLostError,
+    Input,
     InputType,
     Item,
     Matrix,
     ModelIdentity,
     OutOfMemoryError,
     Truncation,
+    no_checkpoint,
 )
 from embedding_runtime.models.backbone import Backbone
 from embedding_runtime.models.layout import Layout
@@ -55,6 +57,8 @@ class TextEmbedder:
     ) -> None:
         self._identity = identity
         self._tokenizer = TextTokenizer(tokenizer, identity.max_input_tokens)
+        for prompt in (prompts.query, prompts.passage, prompts.default):
+            self._tokenizer.require_room(prompt)
         self._prompts = prompts
         self._backbone = backbone
         self._layout = layout
@@ -73,8 +77,16 @@ class TextEmbedder:
         # Small packs stay in a CPU's cache; a GPU needs tens of thousands of tokens to be busy.
         return 16384 if self._backbone.device.type == "cuda" else 512
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
-        tokenised = self._tokenizer.tokenise(texts, prompt=self._prompts.for_type(input_type), truncation=truncation)
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
+        texts = [text for text in inputs if isinstance(text, str)]
+        prompt = self._prompts.for_type(input_type)
+        tokenised = self._tokenizer.tokenise(texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint)
         return [Item(len(tokens.ids), tokens) for tokens in tokenised]
 
     def embed(self, payloads: Sequence[object]) -> Matrix:

@@ -12,7 +12,8 @@ from embedding_operator.act.difference import differences
 from embedding_operator.act.ownership import lost
 from embedding_operator.api import parse
 from embedding_operator.api.constants import FIELD_MANAGER
-from embedding_operator.cluster import DEPLOYMENTS, ClusterClient, apply_text
+from embedding_operator.api.kinds import DEPLOYMENTS
+from embedding_operator.cluster import ClusterClient, apply_text
 from embedding_operator.render import Child, Strategy, render
 from hypothesis import HealthCheck, given, settings
 from kubernetes.aio import config
