@@ -238,6 +238,20 @@ class ClusterClient:
             query={"fieldManager": manager, "force": str(force).lower(), "dryRun": "All" if dry_run else None},
         )
 
+    async def merge(self, resource: Resource, live: Mapping[str, Any], changes: Object, *, manager: str) -> Object:
+        """JSON merge patch, in which lists are replaced as a whole; 409 when it is not the object that was seen."""
+        seen = live["metadata"]
+        preconditions = {"uid": seen["uid"], "resourceVersion": seen["resourceVersion"]}
+        return await self._write(
+            "patch",
+            resource,
+            "PATCH",
+            resource.path(seen["namespace"], seen["name"]),
+            body={**changes, "metadata": preconditions},
+            content_type="application/merge-patch+json",
+            query={"fieldManager": manager},
+        )
+
     async def create(self, resource: Resource, body: Object) -> Object:
         return await self._write("create", resource, "POST", resource.path(body["metadata"]["namespace"]), body=body)
 
