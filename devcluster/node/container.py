@@ -317,6 +317,11 @@ class Container:
             self.event("Normal", "Killing", f"Stopping container {self.name}")
             await self._end_process(process, grace)
 
+    def signal(self, number: int) -> None:
+        """Send a signal to the container's first process."""
+        if self._process is not None:
+            self._process.signal(signal.Signals(number))
+
     def kill(self, *, out_of_memory: bool = False) -> None:
         """Kill the container's processes now; it is restarted as after a crash."""
         if self._process is not None:

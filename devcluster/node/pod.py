@@ -123,6 +123,10 @@ class PodWorker:
             for container in self.containers:
                 if container.name == wanted:
                     container.kill(out_of_memory=out_of_memory)
+        order = failures.signal_order(before, item)
+        for container in self.containers:
+            if order is not None and container.name == order[0]:
+                container.signal(order[1])
         metadata = item["metadata"]
         if metadata.get("deletionTimestamp"):
             grace = float(metadata.get("deletionGracePeriodSeconds") or 0)
@@ -205,6 +209,16 @@ class PodWorker:
 
     async def _story(self) -> None:
         self.changed()
+        broken = failures.refused_device(self.item, self.node.item)
+        if broken is not None:
+            await asyncio.sleep(1)
+            message = (
+                f"Pod was rejected: Allocate failed due to requested number of devices unavailable for {broken}. "
+                "Requested: 1, Available: 0, which is unexpected"
+            )
+            self.event("Warning", "UnexpectedAdmissionError", message)
+            await self._fail("UnexpectedAdmissionError", message, 0)
+            return
         await self._set_up_volumes()
         self._sandbox_ready = True
         self.changed()

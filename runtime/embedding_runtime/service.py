@@ -15,6 +15,7 @@ from pathlib import Path
 from embedding_runtime import __version__
 from embedding_runtime.api.app import create_app
 from embedding_runtime.api.embeddings import ApiLimits
+from embedding_runtime.api.image_work import ImageWorkLimits
 from embedding_runtime.api.keys import Gate
 from embedding_runtime.api.listening import check_certificate, listen, raise_file_limit
 from embedding_runtime.api.server import Server, ServerSettings
@@ -24,6 +25,7 @@ from embedding_runtime.engine.model import Padding
 from embedding_runtime.engine.policy import Limits
 from embedding_runtime.errors import FatalError, SettingsError
 from embedding_runtime.models.loader import LoadRequest, load_model
+from embedding_runtime.models.processors import usable_processors
 from embedding_runtime.progress import Progress
 from embedding_runtime.settings import Device, Precision, Settings, warnings
 from embedding_runtime.telemetry import Metrics
@@ -55,6 +57,12 @@ def serve(settings: Settings) -> None:
         body_bytes=settings.max_body_bytes,
         all_bodies_bytes=4 * settings.max_body_bytes,
         request_timeout=settings.request_timeout_seconds,
+        image_bytes=settings.max_image_bytes,
+        images=ImageWorkLimits(
+            workers=settings.image_workers or min(8, max(1, usable_processors() // 2)),
+            per_request=settings.max_request_images,
+            held=settings.max_images_in_progress,
+        ),
     )
     tracer = open_tracer(settings.otlp_endpoint, settings.served_name) if settings.otlp_endpoint else None
     app = create_app(state, metrics, limits, gate, tracer)
@@ -158,6 +166,7 @@ def _load_request(settings: Settings) -> LoadRequest:
         precision=None if settings.precision is Precision.AUTO else settings.precision.lower(),
         device=None if settings.device is Device.AUTO else settings.device.lower(),
         expected_fingerprint=settings.expected_fingerprint,
+        max_image_bytes=settings.max_image_bytes,
     )
 
 

@@ -64,7 +64,10 @@ def deployment(
                     {
                         "manager": name,
                         "operation": "Apply",
-                        "fieldsV1": {"f:spec": {"f:replicas": {}} if owns else {"f:template": {}}},
+                        "fieldsV1": {
+                            "f:metadata": {"f:annotations": {f"f:{key}": {} for key in annotations or {}}},
+                            "f:spec": {"f:replicas": {}} if owns else {"f:template": {}},
+                        },
                     }
                     for name, owns in (managers or {}).items()
                 ],

@@ -22,7 +22,7 @@ def used() -> Metrics:
     metrics = Metrics()
     metrics.watch(Engine(NumberModel(), Limits(10, 10, 10, 0.0)))
     metrics.requests("/v1/embeddings", "200").inc()
-    metrics.answered("client", "query", "text", 1, 5)
+    metrics.answered("client", "query", {"text": 1}, 5)
     metrics.batch_started(Run((Work(Item(5, None), Lane.BULK, 0.0),), Reason.FULL))
     metrics.batch_ended(Run((), Reason.FULL), 0.1)
     metrics.waited([0.1])
@@ -53,7 +53,7 @@ def test_every_reason_is_explained() -> None:
 def test_clients_beyond_a_number_share_a_label() -> None:
     metrics = Metrics()
     for number in range(1000):
-        metrics.answered(f"client-{number}", None, "text", 1, 1)
+        metrics.answered(f"client-{number}", None, {"text": 1}, 1)
     family = next(f for f in metrics.registry.collect() if f.name == "embedding_client_requests")
     counts = {s.labels["client"]: s.value for s in family.samples if s.name.endswith("_total")}
     assert len(counts) == 201

@@ -32,6 +32,7 @@ _CLAIM = re.compile(r"persistentvolumeclaim|PersistentVolumeClaim|persistent vol
 _INSUFFICIENT = re.compile(r"Insufficient ([A-Za-z0-9./_-]+)")
 _ENDED_BY_PROBE = re.compile(r"failed (startup|liveness) probe, will be restarted")
 _NODE_LOST = "NodeLost"
+_OVER = ("Failed", "Succeeded")
 _GATES = "ReadinessGatesNotReady"
 
 
@@ -76,6 +77,11 @@ def _scheduling(pod: PodState, accelerator: str | None) -> Problem | None:
     return Problem(pod.name, reason, _cut(message or pod.scheduling_reason), since=pod.created)
 
 
+def _pulls(message: str) -> bool:
+    """Whether an event's message is about the progress of pulling an image."""
+    return message.startswith(("Pulling image", "Successfully pulled image", "Container image"))
+
+
 def _volume(pod: PodState) -> Problem | None:
     """Causes that only events name: the Pod is on a node, its containers wait for volumes."""
     for message in pod.warnings:
@@ -83,7 +89,7 @@ def _volume(pod: PodState) -> Problem | None:
             return Problem(pod.name, Reason.SECRET_NOT_FOUND, _cut(message), since=pod.created)
         if _CLAIM.search(message):
             return Problem(pod.name, Reason.CLAIM_NOT_BOUND, _cut(message), since=pod.created)
-    mounts = [message for message in pod.warnings if "mount" in message.lower() or "volume" in message.lower()]
+    mounts = [message for message in pod.warnings if re.search("mount|volume", message, re.I) and not _pulls(message)]
     if mounts:
         return Problem(pod.name, Reason.VOLUME_MOUNT_FAILED, _cut(mounts[0]), since=pod.created)
     return None
@@ -153,7 +159,11 @@ def _container(pod: PodState, container: ContainerState) -> Problem | None:
 def _loading(pod: PodState, reading: Reading | None, now: datetime) -> Problem:
     """A Pod whose containers run, but that is not ready: what its own ready endpoint says."""
     if reading is None:
-        return Problem(pod.name, Reason.STARTING, "containers are being started", since=pod.created, waiting=True)
+        pulling = next((text for text in pod.warnings if _pulls(text)), "")
+        text = "containers are being started"
+        if pulling.startswith("Pulling image"):
+            text = pulling[0].lower() + pulling[1:]
+        return Problem(pod.name, Reason.STARTING, _cut(text), since=pod.created, waiting=True)
     if reading.error is not None:
         container = runtime_container(pod)
         if container is not None and container.running_since and now - container.running_since < OPENING_TIME:
@@ -209,14 +219,18 @@ def _over(pod: PodState) -> Problem | None:
 
 
 def _outlived(pod: PodState, pods: Iterable[PodState]) -> bool:
-    """Whether a Pod that is over is past history: its template is not the newest, or a younger Pod of it got ready.
+    """Whether a Pod that is over is past history: a younger one got ready, or its template has given way to another.
 
     Pods that a node evicted stay until somebody deletes them; they must not explain what is wrong much later.
     """
-    if pod.phase not in ("Failed", "Succeeded"):
+    if pod.phase not in _OVER:
         return False
-    younger = [other for other in pods if other.created > pod.created]
-    return any(other.template_hash != pod.template_hash or other.ready for other in younger)
+    live = [other for other in pods if other.phase not in _OVER]
+    replaced = not any(other.template_hash == pod.template_hash for other in live)
+    return any(
+        (other.ready and other.created > pod.created) or (replaced and (other.ready or other.created > pod.created))
+        for other in live
+    )
 
 
 def problems_of(

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     REVISION_NOT_PINNED = "RevisionNotPinned"
     NAME_TAKEN = "NameTaken"
+    WAITING_FOR_DELETION = "WaitingForDeletion"
     FORBIDDEN = "Forbidden"
     REFUSED = "Refused"
     RETRYING = "RetryingAfterError"

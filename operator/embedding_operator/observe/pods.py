@@ -110,7 +110,7 @@ def may_fail_probes(pod: PodState) -> bool:
 
 
 def warning_messages(events: Iterable[Object], limit: int = 8) -> tuple[str, ...]:
-    """The distinct messages of Warning events, and of those about containers that are ended, newest first."""
+    """The distinct messages of Warning events, and of those about images and ended containers, newest first."""
 
     def last_seen(event: Object) -> str:
         series = event.get("series") or {}
@@ -122,7 +122,8 @@ def warning_messages(events: Iterable[Object], limit: int = 8) -> tuple[str, ...
             or ""
         )
 
-    warnings = [event for event in events if event.get("type") == "Warning" or event.get("reason") == "Killing"]
+    telling = ("Killing", "Pulling", "Pulled")
+    warnings = [event for event in events if event.get("type") == "Warning" or event.get("reason") in telling]
     messages = (str(event.get("message") or "") for event in sorted(warnings, key=last_seen, reverse=True))
     return tuple(dict.fromkeys(message for message in messages if message))[:limit]
 

@@ -8,7 +8,8 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +18,16 @@ from starlette.responses import Response
 
 from embedding_runtime.api.body import BodyReader
 from embedding_runtime.api.connection import until_disconnect
-from embedding_runtime.api.errors import from_engine
+from embedding_runtime.api.errors import ApiError, from_engine
+from embedding_runtime.api.image_work import ImageWork, ImageWorkLimits
 from embedding_runtime.api.keys import Gate
-from embedding_runtime.api.resolve import Job, resolve
+from embedding_runtime.api.resolve import ImageBounds, Job, resolve
 from embedding_runtime.api.schema import EmbeddingRequest, NugenRequest, parse
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.api.threads import Checkpoint, in_thread
 from embedding_runtime.engine.engine import Engine
 from embedding_runtime.engine.errors import EngineError, ItemFailedError, QueueTimeoutError
-from embedding_runtime.engine.model import InputTooLongError, Item, no_checkpoint
+from embedding_runtime.engine.model import InputTooLongError, InvalidImageError, Item, no_checkpoint
 from embedding_runtime.engine.request import Embedded
 from embedding_runtime.engine.work import Lane
 from embedding_runtime.outputs.encode import list_answer, nugen_answer
@@ -45,16 +47,20 @@ _LARGE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ApiLimits:
-    """Bounds of requests: bytes of one body and of all bodies in progress, seconds until an answer."""
+    """Bounds of requests: bytes of one body and of all bodies in progress, seconds until an answer, bytes of an image's
+    file, and numbers of images."""
 
     body_bytes: int = 128 * 1024 * 1024
     all_bodies_bytes: int = 512 * 1024 * 1024
     request_timeout: float = 120.0
+    image_bytes: int = 25 * 1024 * 1024
+    images: ImageWorkLimits = field(default_factory=ImageWorkLimits)
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A request that the engine may be given, and how long its texts took to tokenise, in seconds."""
+    """A request that the engine may be given, and how long its texts took to tokenise, and its images to decode, in
+    seconds."""
 
     job: Job
     items: list[Item]
@@ -74,9 +80,12 @@ class EmbeddingHandler:
         self._gate = gate
         self._timeout = limits.request_timeout
         self._bodies = BodyReader(limits.body_bytes, limits.all_bodies_bytes)
-        # Three queues: a request of megabytes takes seconds, and neither others nor finished answers wait behind it.
+        # Four queues: a request of megabytes takes seconds, an image may too, and neither others nor finished answers
+        # wait behind them.
         self._prepare_pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="prepare")
         self._prepare_large_pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prepare-large")
+        self._images = ImageWork(limits.images)
+        self._image_bounds = ImageBounds(limits.image_bytes, limits.images.per_request)
         self._encode_pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="encode")
 
     async def embeddings(self, request: Request) -> Response:
@@ -119,22 +128,22 @@ class EmbeddingHandler:
         deadline = asyncio.get_running_loop().time() + self._timeout
         try:
             prepared, embedded = await self._embed(request, engine, body, schema, deadline)
-        except (EngineError, InputTooLongError) as error:
+        except (EngineError, InputTooLongError, InvalidImageError) as error:
             if isinstance(error, ItemFailedError):
                 # The client is told which input; why is for the log alone.
                 _log.error("%s", error, exc_info=error.cause)
             raise from_engine(error) from error
-        client = request.scope.get("client_name")
-        self._metrics.answered(client, prepared.job.input_type, "text", len(prepared.items), prepared.tokens)
+        client, job = request.scope.get("client_name"), prepared.job
+        self._metrics.answered(client, job.input_type, job.modalities, prepared.tokens)
         annotate(
             request.scope,
             inputs=len(prepared.items), tokens=prepared.tokens, batch_tokens=embedded.batch_tokens,
-            input_type=prepared.job.input_type, client=client,
+            input_type=job.input_type, client=client,
         )  # fmt: skip
         began = time.perf_counter()
         response = await self._respond(engine, prepared, embedded, encode)
         encoded = time.perf_counter()
-        self._metrics.encode_seconds.observe(encoded - began)
+        self._metrics.stage("encode", encoded - began)
         stage(request.scope, "encode", began, encoded)
         return response
 
@@ -151,45 +160,67 @@ class EmbeddingHandler:
         lane = Lane.INTERACTIVE if sum(map(len, body)) <= _INLINE_BYTES else Lane.BULK
         engine.announce(lane)
         announced = True
-        try:
+        with ExitStack() as held:
             try:
-                async with asyncio.timeout_at(deadline):
-                    prepared = await self._prepare(engine, body, schema)
-            except TimeoutError:
-                self._metrics.rejected("timeout")
-                raise QueueTimeoutError(self._timeout, engine.drain_seconds()) from None
-            self._metrics.tokenise_seconds.observe(prepared.seconds)
-            tokenised = time.perf_counter()
-            stage(request.scope, "tokenise", tokenised - prepared.seconds, tokenised)
-            self._gate.spend_tokens(request.scope.get("client_name"), prepared.tokens)
-            announced = False
-            left = deadline - asyncio.get_running_loop().time()
-            embedded = await engine.submit(prepared.items, prepared.job.lane, left, announced=lane)
-            taken = tokenised + embedded.queue_seconds
-            stage(request.scope, "queue", tokenised, taken)
-            stage(request.scope, "forward", taken, time.perf_counter())
-            return prepared, embedded
-        finally:
-            if announced:
-                engine.withdraw(lane)
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        prepared = await self._prepare(engine, body, schema, held)
+                except TimeoutError:
+                    self._metrics.rejected("timeout")
+                    raise QueueTimeoutError(self._timeout, engine.drain_seconds()) from None
+                ready = time.perf_counter()
+                prepared_as = "image" if prepared.job.images else "tokenise"
+                self._metrics.stage(prepared_as, prepared.seconds)
+                stage(request.scope, prepared_as, ready - prepared.seconds, ready)
+                self._gate.spend_tokens(request.scope.get("client_name"), prepared.tokens)
+                announced = False
+                left = deadline - asyncio.get_running_loop().time()
+                embedded = await engine.submit(prepared.items, prepared.job.lane, left, announced=lane)
+                taken = ready + embedded.queue_seconds
+                stage(request.scope, "queue", ready, taken)
+                stage(request.scope, "forward", taken, time.perf_counter())
+                return prepared, embedded
+            finally:
+                if announced:
+                    engine.withdraw(lane)
 
     async def _prepare(
-        self, engine: Engine, body: list[bytes], schema: type[EmbeddingRequest] | type[NugenRequest]
+        self,
+        engine: Engine,
+        body: list[bytes],
+        schema: type[EmbeddingRequest] | type[NugenRequest],
+        held: ExitStack,
     ) -> _Prepared:
-        """Parse, check and tokenise; here when it is little, on a thread when it is not."""
+        """Parse, check and tokenise; here when it is little, on a thread when it is not. Images have a queue of their
+        own, where there is room for them until `held` is closed."""
 
-        def work(checkpoint: Checkpoint) -> _Prepared:
-            job = resolve(parse(b"".join(body), schema), self._state.names, engine.model.identity)
+        def work(checkpoint: Checkpoint) -> _Prepared | Job:
+            request = parse(b"".join(body), schema)
             body.clear()
+            job = resolve(request, self._state.names, engine.model.identity, self._image_bounds)
             checkpoint()
+            if job.images:
+                return job
             began = time.perf_counter()
-            items = engine.model.prepare(job.texts, job.input_type, job.truncation, checkpoint)
-            return _Prepared(job.without_texts(), items, time.perf_counter() - began)
+            items = engine.model.prepare(job.inputs, job.input_type, job.truncation, checkpoint)
+            return _Prepared(job.without_inputs(), items, time.perf_counter() - began)
 
         size = sum(map(len, body))
         if size <= _INLINE_BYTES:
-            return work(no_checkpoint)
-        return await in_thread(self._prepare_pool if size <= _LARGE_BYTES else self._prepare_large_pool, work)
+            done = work(no_checkpoint)
+        else:
+            done = await in_thread(self._prepare_pool if size <= _LARGE_BYTES else self._prepare_large_pool, work)
+        return await self._prepare_images(engine, done, held) if isinstance(done, Job) else done
+
+    async def _prepare_images(self, engine: Engine, job: Job, held: ExitStack) -> _Prepared:
+        try:
+            held.enter_context(self._images.admit(job.images, engine.drain_seconds))
+        except ApiError:
+            self._metrics.rejected("images_full")
+            raise
+        began = time.perf_counter()
+        items = await self._images.prepare(engine.model, job.inputs, job.input_type, job.truncation)
+        return _Prepared(job.without_inputs(), items, time.perf_counter() - began)
 
     async def _respond(self, engine: Engine, prepared: _Prepared, embedded: Embedded, encode: Encode) -> Response:
         job, vectors = prepared.job, embedded.vectors

@@ -15,7 +15,7 @@ from embedding_runtime.engine.errors import (
     QueueTimeoutError,
     StoppedError,
 )
-from embedding_runtime.engine.model import InputTooLongError
+from embedding_runtime.engine.model import InputTooLongError, InvalidImageError
 
 _TYPES = {
     401: "authentication_error",
@@ -78,6 +78,8 @@ def from_engine(error: Exception) -> ApiError:
                 param="input",
                 code="context_length_exceeded",
             )
+        case InvalidImageError():
+            return ApiError(400, str(error), param="input", code="invalid_image")
         case QueueFullError():
             return unavailable(
                 "the queue is full; try again later", error.retry_after, status=429, kind="overloaded_error"

@@ -54,6 +54,9 @@ class RequestMiddleware:
             self._tracer.begin(scope)
         status = 0
         closing = whole = False
+        counted = int(scope["path"] not in _QUIET_ROUTES)
+        self._state.begun += counted
+        self._state.working += counted
 
         async def answer(message: Message) -> None:
             nonlocal status, closing, whole
@@ -81,6 +84,7 @@ class RequestMiddleware:
             elif not whole:
                 raise
         finally:
+            self._state.working -= counted
             route = _route(scope)
             self._metrics.requests(route, str(status)).inc()
             if self._tracer is not None and route not in _QUIET_ROUTES:

@@ -104,11 +104,16 @@ class EmbeddingRequest(BaseModel):
     model: str = Field(
         description="The served model's id or an alias. `-query` or `-passage` behind it sets `input_type`."
     )
-    input: Input = Field(description="One text, or up to 8192 of them.")
+    input: Input = Field(
+        description="One input, or up to 8192 of them: texts; for models that see also images as data URLs "
+        '(`data:image/png;base64,…`), alone, in the midst of a text, or as `<img src="…"/>`.'
+    )
     input_type: Literal["query", "passage"] | None = Field(
         None, description="What the texts are: asymmetric models put another prompt before a query than a passage."
     )
-    modality: Modality = Field(None, description="What the inputs are; one value for all, or one for each.")
+    modality: Modality = Field(
+        None, description="What the inputs are; one value for all, or one for each [seen from each input]."
+    )
     embedding_type: Literal["float", "binary", "ubinary", "int8", "uint8"] | None = Field(
         "float", description="Numbers of the vectors: float32, scaled integers, or packed bits."
     )

@@ -30,6 +30,9 @@ class ServiceState:
     phase: Phase = Phase.LOADING
     engine: Engine | None = None
     created: int = field(default_factory=lambda: int(time.time()))
+    # Requests other than those of probes and scrapers: in progress, and ever begun. Written by the event loop alone.
+    working: int = 0
+    begun: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

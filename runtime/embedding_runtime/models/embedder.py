@@ -57,6 +57,8 @@ class TextEmbedder:
     ) -> None:
         self._identity = identity
         self._tokenizer = TextTokenizer(tokenizer, identity.max_input_tokens)
+        for prompt in (prompts.query, prompts.passage, prompts.default):
+            self._tokenizer.require_room(prompt)
         self._prompts = prompts
         self._backbone = backbone
         self._layout = layout

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from embedding_runtime.engine.model import Model, ModelIdentity, Pooling
+from embedding_runtime.engine.model import Model, ModelIdentity
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
+from embedding_runtime.models.choices import LoadRequest, choose_device, choose_precision, default_name, max_tokens
 from embedding_runtime.models.files import DirectoryError, read_object, require_object, require_vocabulary
 from embedding_runtime.models.identity import identify
 from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout
@@ -16,24 +15,10 @@ from embedding_runtime.models.preload import preload_torch
 from embedding_runtime.models.processors import usable_processors
 from embedding_runtime.models.profiles import is_nvidia_bidirectional, profile
 from embedding_runtime.models.source import Progress, Source, resolve
+from embedding_runtime.models.vl_config import is_vision_language
 from embedding_runtime.models.weights import find_weights
 
-
-@dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """What to load and how. None means: as the model says, or as the machine allows."""
-
-    model: str
-    revision: str | None = None
-    served_name: str | None = None
-    cache: Path = Path("/tmp/embedding-runtime")  # noqa: S108 (the one place every container may write)
-    max_input_tokens: int | None = None
-    pooling: Pooling | None = None
-    query_prompt: str | None = None
-    passage_prompt: str | None = None
-    precision: str | None = None
-    device: str | None = None
-    expected_fingerprint: str | None = None
+__all__ = ["LoadRequest", "load_model", "plan"]
 
 
 def load_model(request: LoadRequest, progress: Progress) -> Model:
@@ -44,6 +29,8 @@ def load_model(request: LoadRequest, progress: Progress) -> Model:
     try:
         source = resolve(request.model, request.revision, request.cache, progress)
         progress(f"loading {source.name}")
+        if is_vision_language(source.directory):
+            return _load_vision_language(request, source, progress)
         layout = plan(request, source)
         return _load(request, source, layout, progress)
     except DirectoryError as error:
@@ -80,11 +67,23 @@ def plan(request: LoadRequest, source: Source) -> Layout:
     return replace(layout, prompts=prompts, matryoshka=sizes)
 
 
-def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progress) -> Model:
+def _prepare_torch() -> None:
     preload_torch()
     import torch
 
     torch.set_num_threads(usable_processors())
+
+
+def _load_vision_language(request: LoadRequest, source: Source, progress: Progress) -> Model:
+    _prepare_torch()
+    from embedding_runtime.models.vl_loader import load_vision_language
+
+    return load_vision_language(request, source, progress)
+
+
+def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progress) -> Model:
+    _prepare_torch()
+    import torch
 
     from embedding_runtime.models.architecture import read_architecture
     from embedding_runtime.models.backbone import load_backbone
@@ -93,8 +92,8 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     from embedding_runtime.models.selftest import SelfTestError, run_self_test
     from embedding_runtime.models.tokenizer import load_tokenizer
 
-    device = torch.device(_device(request.device))
-    dtype, precision = _precision(request.precision, device.type)
+    device = torch.device(choose_device(request.device))
+    dtype, precision = choose_precision(request.precision, device.type)
     architecture = read_architecture(layout.transformer)
     tokenizer, tokenizer_limit = load_tokenizer(layout.transformer, lowercase=layout.lowercase)
     backbone = load_backbone(layout.transformer, architecture, dtype, device)
@@ -105,13 +104,13 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     prompts = Prompts(layout.query_prompt, layout.passage_prompt, layout.prompts.get(layout.default_prompt or "", ""))
     limits = [limit for limit in (tokenizer_limit, backbone.max_positions) if limit]
     identity = ModelIdentity(
-        id=request.served_name or _default_name(source),
+        id=request.served_name or default_name(source),
         source=source.name,
         revision=source.revision,
         fingerprint=fingerprint,
         dimensions=dimensions,
         supported_dimensions=tuple(sorted({*(size for size in layout.matryoshka if size < dimensions), dimensions})),
-        max_input_tokens=_max_tokens(request.max_input_tokens, layout.max_tokens, min(limits, default=None)),
+        max_input_tokens=max_tokens(request.max_input_tokens, layout.max_tokens, min(limits, default=None)),
         pooling="+".join(layout.poolings),
         normalized=layout.normalized,
         modalities=("text",),
@@ -128,35 +127,3 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     except SelfTestError as error:
         raise DirectoryError(str(error)) from error
     return model
-
-
-def _max_tokens(wanted: int | None, layout: int | None, capacity: int | None) -> int:
-    """The limit of an input: the user's, else the layout's, never more than the model's positions reach."""
-    chosen = wanted or layout or capacity
-    if chosen is None:
-        raise DirectoryError("says no maximum length; set --max-input-tokens (EMBEDDING_MAX_INPUT_TOKENS)")
-    if wanted and capacity and wanted > capacity:
-        raise DirectoryError(f"--max-input-tokens {wanted} is more than the model's {capacity}")
-    return min(chosen, capacity or chosen)
-
-
-def _default_name(source: Source) -> str:
-    return source.directory.name if Path(source.name).is_dir() else source.name
-
-
-def _device(wanted: str | None) -> str:
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise DirectoryError("no CUDA device is available; use --device Cpu, or give the container a GPU")
-    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _precision(wanted: str | None, device: str) -> tuple[Any, str]:
-    """torch's dtype and its public name; by itself float32 on CPU and bfloat16 on CUDA."""
-    import torch
-
-    if wanted == "int8":
-        raise DirectoryError("precision Int8 is not available yet; use Auto, Float32, BFloat16 or Float16")
-    name = wanted or ("bfloat16" if device == "cuda" else "float32")
-    return getattr(torch, name), name

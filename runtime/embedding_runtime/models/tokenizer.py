@@ -104,6 +104,15 @@ class TextTokenizer:
             result += [TokenIds(np.array(ids, np.int32), skipped) for ids in ordinary]
         return result
 
+    def require_room(self, prompt: str) -> None:
+        """Raises DirectoryError when a prompt leaves no room for a text behind it."""
+        tokens = len(self._encode(prompt).ids)
+        if prompt and tokens >= self._limit:
+            raise DirectoryError(
+                f"the prompt {prompt[:40]!r} takes {tokens} of {self._limit} tokens and leaves none for a text; "
+                "shorten it (EMBEDDING_QUERY_PROMPT, EMBEDDING_PASSAGE_PROMPT) or raise EMBEDDING_MAX_INPUT_TOKENS"
+            )
+
     def _ordinary(self, texts: list[str], prompt: str, truncation: Truncation, index: int) -> Iterator[list[int]]:
         """The ids of texts, the first of which is number `index` of its request."""
         if prompt:

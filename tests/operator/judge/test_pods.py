@@ -230,6 +230,18 @@ CASES: list[tuple[str, dict[str, Any], Reading | None, Reason, str]] = [
         "the device reported an error",
     ),
     (
+        "its image is on its way",
+        {
+            "ready": False,
+            "phase": "Pending",
+            "container": {**STOPPED, "waiting_reason": "ContainerCreating"},
+            "warnings": ('Pulling image "nvcr.io/nim/volume:1"',),
+        },
+        None,
+        Reason.STARTING,
+        'pulling image "nvcr.io/nim/volume:1"',
+    ),
+    (
         "it has just started: the first readiness probe is to come",
         {"ready": False, "ready_reason": "ContainersNotReady", "container": {"ready": False, "started": True}},
         answering(),
@@ -316,3 +328,9 @@ def test_a_pod_that_is_over_explains_nothing_once_its_successor_was_ready() -> N
     assert reasons(evicted, loading) == ["Evicted", "ModelLoading"]
     assert reasons(evicted, pod("new")) == []
     assert reasons(evicted, pod("new"), next_template) == ["ModelLoading"]
+    # Its template was given up before a Pod of it was ever ready, and it was created after the next one's first Pod.
+    late = pod("late", **OVER, status_reason="Evicted", created=NOW)
+    assert reasons(late, pod("next", template_hash="2", created=NOW - timedelta(hours=1))) == []
+    assert reasons(evicted, next_template) == ["ModelLoading"]
+    # The old template serves, the new one's Pods are evicted one after another.
+    assert reasons(late, loading, pod("serves", template_hash="0")) == ["Evicted", "ModelLoading"]

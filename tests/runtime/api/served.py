@@ -97,14 +97,17 @@ class Served:
         connections: ConnectionLimits | None = None,
         keys: Path | None = None,
         settings: ServerSettings | None = None,
+        model: LetterModel | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        self.model = LetterModel()
+        self.model = model or LetterModel()
         self.state = ServiceState("acme/letters", ("letters",))
         self.metrics = Metrics()
         self.engine = Engine(self.model, limits or Limits(256, 64, 10_000, 0.0), observer=self.metrics)
         self.app = create_app(self.state, self.metrics, api, Gate(keys), tracer)
-        settings = settings or ServerSettings(drain_timeout=5, connections=connections or ConnectionLimits())
+        settings = settings or ServerSettings(
+            drain_timeout=5, drain_quiet=1, connections=connections or ConnectionLimits()
+        )
         self.server = Server(self.app, self.state, settings)
         self.sockets = listen("127.0.0.1", 0)
         self.port = int(self.sockets[0].getsockname()[1])

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import threading
 import time
-from collections.abc import Callable
 
 import orjson
 import pytest
@@ -19,18 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.runtime.api.served import LetterModel
-
-
-def longest_pause(work: Callable[[], object]) -> float:
-    """Seconds for which another thread could not run while `work` ran on a thread of its own."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    moments = [time.perf_counter()]
-    while thread.is_alive():
-        time.sleep(0.001)
-        moments.append(time.perf_counter())
-    thread.join()
-    return max(later - earlier for earlier, later in itertools.pairwise(moments))
+from tests.runtime.helpers import longest_pause
 
 
 @given(st.lists(st.text(alphabet=st.sampled_from('",[]{}\\\\a é'), max_size=30), min_size=1, max_size=9))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from embedding_runtime.engine.model import InputTooLongError, Truncation
+from embedding_runtime.models.files import DirectoryError
 from embedding_runtime.models.long_text import EDGE, WINDOW, LongText
 from embedding_runtime.models.tokenizer import TextTokenizer
 from hypothesis import given, settings
@@ -21,9 +22,8 @@ from tests.runtime.models.checkpoints import CORPUS, byte_level, unigram, wordpi
 
 PIECES = (
     "the quick brown fox ", "vector", " ", "\n\n", "    ", "a", "0123456789", "Ünïcödé ", "日本語の文章です。",
-    "e\u0301",
-    "\U0001f937\U0001f3fd\u200d", "https://example.org/a?b=c&d=e ", "[SEP]", "<s>", "query: ", "W4nTq8/3kZp+",
-    "-" * 70, "\t", "\u00a0", "don't ", "x" * 40,
+    "e\u0301", "\U0001f937\U0001f3fd\u200d", "https://example.org/a?b=c&d=e ", "[SEP]", "<s>", "query: ",
+    "W4nTq8/3kZp+", "-" * 70, "\t", "\u00a0", "don't ", "x" * 40,
 )  # fmt: skip
 
 
@@ -176,3 +176,11 @@ def test_giving_up_between_windows() -> None:
         TextTokenizer(minilm(), 256).tokenise(
             ["fox " * 1_000_000], prompt="", truncation=Truncation.NONE, checkpoint=checkpoint
         )
+
+
+def test_a_prompt_that_fills_the_limit_is_refused() -> None:
+    ours = TextTokenizer(minilm(), 8)
+    ours.require_room("")
+    ours.require_room("query: is it ")
+    with pytest.raises(DirectoryError, match="takes 8 of 8 tokens and leaves none for a text"):
+        ours.require_room("query: is it so? ")
