@@ -124,7 +124,8 @@ class DualEmbedder:
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         try:
-            return self._embed(payloads)
+            result: Matrix = self._embed(payloads)
+            return result
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise OutOfMemoryError(str(error)) from error
