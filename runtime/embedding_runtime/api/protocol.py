@@ -10,7 +10,11 @@ closed for what came behind them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import secrets
+import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -267,14 +271,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _watch_writing(self) -> None:
         """An answer is written: see to it that what does not fit into the socket's buffer is read."""
-        self._unwritten = self.transport.get_write_buffer_size()
+        self._unwritten = self._unsent()
         if self._unwritten and self._write_timer is None:
             self._write_began = self.loop.time()
             self._write_timer = self.loop.call_later(self.limits.answer_silence_seconds, self._check_writing)
 
     def _check_writing(self) -> None:
         self._write_timer = None
-        left = self.transport.get_write_buffer_size()
+        left = self._unsent()
         if not left:
             return
         if left >= self._unwritten or self.loop.time() - self._write_began >= self.limits.answer_seconds:
@@ -283,6 +287,19 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._unwritten = left
         self._write_timer = self.loop.call_later(self.limits.answer_silence_seconds, self._check_writing)
+
+    def _unsent(self) -> int:
+        """Bytes of answers that the client has not taken; 0 when all of them are at least in the socket's buffer.
+
+        The kernel's part counts: it lets us write again only when a third of its megabytes are free.
+        """
+        waiting = self.transport.get_write_buffer_size()
+        if not waiting:
+            return 0
+        queued = bytearray(4)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+        return waiting + int.from_bytes(queued, sys.byteorder)
 
     def _arm(self, seconds: float, action: Any) -> None:
         self._disarm()
