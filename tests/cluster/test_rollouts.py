@@ -182,3 +182,17 @@ def test_every_switch_of_strategy_works_on_a_running_service(services: Services)
             services.wait(f"the strategy is {asked}", lambda asked=asked: strategy_of(services) == expected[asked])
             assert services.condition("Applied")["reason"] == "Applied"
         services.wait_ready()
+
+
+def test_kubectl_wait_right_after_an_update_waits_for_that_update(services: Services) -> None:
+    def applied(number: int) -> dict[str, Any]:
+        env = [{"name": "ROUND", "value": str(number)}]
+        return service(runtime={"bundled": {"image": STAND_IN}, "env": env, "drainTimeoutSeconds": 0})
+
+    for number in range(4):
+        services.apply(applied(number))
+        services.wait_ready()  # `kubectl wait`, without anything between it and the apply
+        resource = services.resource()
+        assert resource["status"]["observedGeneration"] == resource["metadata"]["generation"]
+        serving = [pod for pod in services.pods() if "deletionTimestamp" not in pod["metadata"]]
+        assert [pod["spec"]["containers"][0]["env"][-1]["value"] for pod in serving] == [str(number)]
