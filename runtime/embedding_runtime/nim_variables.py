@@ -104,6 +104,7 @@ VARIABLES: Mapping[str, tuple[tuple[str, Converter], ...]] = {
     "tls_key_file": (("NIM_SERVER_TLS_KEY_PATH", str), ("NIM_TLS_KEY_PATH", str)),
     "precision": (("NIM_ENGINE_PRECISION", _precision), ("NIM_PRECISION", _precision)),
     "device": (("NIM_CPU_ONLY", _cpu_only),),
+    "otlp_endpoint": (("OTEL_EXPORTER_OTLP_ENDPOINT", str),),
     "log_level": (("RUST_LOG", _rust_log), ("NIM_LOG_LEVEL", _level)),
     "log_format": (("LOG_FORMAT", _log_format), ("NIM_JSONL_LOGGING", _jsonl), ("NIM_LOGGING_JSONL", _jsonl)),
 }

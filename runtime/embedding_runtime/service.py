@@ -21,6 +21,7 @@ from embedding_runtime.api.listening import check_certificate, listen, raise_fil
 from embedding_runtime.api.server import Server, ServerSettings
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Engine
+from embedding_runtime.engine.model import Padding
 from embedding_runtime.engine.policy import Limits
 from embedding_runtime.errors import FatalError, SettingsError
 from embedding_runtime.models.loader import LoadRequest, load_model
@@ -28,7 +29,10 @@ from embedding_runtime.models.processors import usable_processors
 from embedding_runtime.progress import Progress
 from embedding_runtime.settings import Device, Precision, Settings, warnings
 from embedding_runtime.telemetry import Metrics
+from embedding_runtime.tracing import open_tracer
 
+# Where batches are padded, so many inputs in order of arrival are batched by length.
+_SORTED_ITEMS = 256
 _log = logging.getLogger(__name__)
 
 
@@ -60,13 +64,16 @@ def serve(settings: Settings) -> None:
             held=settings.max_images_in_progress,
         ),
     )
-    app = create_app(state, metrics, limits, gate)
+    tracer = open_tracer(settings.otlp_endpoint, settings.served_name) if settings.otlp_endpoint else None
+    app = create_app(state, metrics, limits, gate, tracer)
     server = Server(app, state, _server_settings(settings))
     loader = threading.Thread(target=_load, args=(settings, state, metrics, server), name="loader", daemon=True)
     loader.start()
     server.run(sockets)
     if state.engine is not None:
         state.engine.stop()
+    if tracer is not None:
+        tracer.close()
     if server.fatal is not None:
         raise server.fatal
     _log.info("stopped")
@@ -104,12 +111,15 @@ def _load(settings: Settings, state: ServiceState, metrics: Metrics, server: Ser
                 model = load_model(_load_request(settings), progress)
         finally:
             progress.finish()
+        padded = isinstance(model, Padding) and model.padded
         limits = Limits(
             max_batch_tokens=settings.max_batch_tokens or model.default_batch_tokens,
             max_batch_items=settings.max_batch_items,
             max_queued_tokens=settings.max_queued_tokens,
             max_queued_requests=settings.max_queued_requests,
             max_wait=settings.max_wait_milliseconds / 1000,
+            window_items=_SORTED_ITEMS if padded else 1,
+            padded=padded,
         )
         engine = Engine(model, limits, observer=metrics)
         engine.start()

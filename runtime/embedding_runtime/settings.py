@@ -147,6 +147,12 @@ class Settings(BaseSettings):
     )
     tls_cert_file: Path | None = Field(default=None, description="PEM certificate chain; with the key: HTTPS.")
     tls_key_file: Path | None = Field(default=None, description="PEM private key of the certificate.")
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Base URL of an OTLP/HTTP collector, such as http://collector:4318, that gets a trace of every "
+        "request [no traces]. OTEL_EXPORTER_OTLP_ENDPOINT is read too.",
+    )
     log_format: LogFormat = Field(default=LogFormat.TEXT, description=f"{', '.join(LogFormat)}.")
     log_level: LogLevel = Field(default=LogLevel.INFO, description=f"{', '.join(LogLevel)}.")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -22,6 +23,7 @@ from embedding_runtime.api.keys import Gate
 from embedding_runtime.api.middleware import RequestMiddleware, request_id_of
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.telemetry import Metrics
+from embedding_runtime.tracing import Tracer
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _EXAMPLE = {"model": "MODEL", "input": ["What is an embedding?"], "input_type": "query"}
@@ -43,13 +45,26 @@ class _Route:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+class _DirectRoute(APIRoute):
+    """A route whose endpoint takes the request and gives the response: nothing is to be parsed, injected or checked."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
+
+
 def create_app(
-    state: ServiceState, metrics: Metrics, limits: ApiLimits | None = None, gate: Gate | None = None
+    state: ServiceState,
+    metrics: Metrics,
+    limits: ApiLimits | None = None,
+    gate: Gate | None = None,
+    tracer: Tracer | None = None,
 ) -> ASGIApp:
     """The ASGI application of a server whose model is loaded, or is still being loaded, behind `state`."""
     gate = gate or Gate(None)
     app = FastAPI(title="Embedding API", version=__version__, redirect_slashes=False, docs_url=None, redoc_url=None,
-                  openapi_url=None)  # fmt: skip
+                  openapi_url=None, telemetry={"tracing": False, "metrics": False, "logs": False})  # fmt: skip
+    app.router.route_class = _DirectRoute
     routes = _routes(EmbeddingHandler(state, metrics, gate, limits or ApiLimits()), InformationHandler(state, metrics))
     for route in routes:
         responses = openapi.errors(*route.errors)
@@ -85,7 +100,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _defect)
-    return RequestMiddleware(app, state, metrics)
+    return RequestMiddleware(app, state, metrics, tracer)
 
 
 def _routes(embedding: EmbeddingHandler, information: InformationHandler) -> list[_Route]:

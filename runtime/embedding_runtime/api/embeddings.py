@@ -25,12 +25,15 @@ from embedding_runtime.api.resolve import ImageBounds, Job, resolve
 from embedding_runtime.api.schema import EmbeddingRequest, NugenRequest, parse
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.api.threads import Checkpoint, in_thread
-from embedding_runtime.engine.engine import Embedded, Engine
+from embedding_runtime.engine.engine import Engine
 from embedding_runtime.engine.errors import EngineError, ItemFailedError, QueueTimeoutError
 from embedding_runtime.engine.model import InputTooLongError, InvalidImageError, Item, no_checkpoint
+from embedding_runtime.engine.request import Embedded
+from embedding_runtime.engine.work import Lane
 from embedding_runtime.outputs.encode import list_answer, nugen_answer
 from embedding_runtime.outputs.vectors import finish
 from embedding_runtime.telemetry import Metrics
+from embedding_runtime.tracing import annotate, stage
 
 Values = NDArray[np.generic]
 Encode = Callable[[Job, Values, int], bytes]
@@ -130,10 +133,19 @@ class EmbeddingHandler:
                 # The client is told which input; why is for the log alone.
                 _log.error("%s", error, exc_info=error.cause)
             raise from_engine(error) from error
-        self._metrics.tokens.labels(prepared.job.input_type or "none").inc(prepared.tokens)
-        for modality, count in prepared.job.modalities.items():
-            self._metrics.inputs.labels(modality).inc(count)
-        return await self._respond(engine, prepared, embedded, encode)
+        client, job = request.scope.get("client_name"), prepared.job
+        self._metrics.answered(client, job.input_type, job.modalities, prepared.tokens)
+        annotate(
+            request.scope,
+            inputs=len(prepared.items), tokens=prepared.tokens, batch_tokens=embedded.batch_tokens,
+            input_type=job.input_type, client=client,
+        )  # fmt: skip
+        began = time.perf_counter()
+        response = await self._respond(engine, prepared, embedded, encode)
+        encoded = time.perf_counter()
+        self._metrics.stage("encode", encoded - began)
+        stage(request.scope, "encode", began, encoded)
+        return response
 
     async def _embed(
         self,
@@ -144,7 +156,9 @@ class EmbeddingHandler:
         deadline: float,
     ) -> tuple[_Prepared, Embedded]:
         """Prepare and embed before the deadline, a time of the event loop."""
-        engine.announce()
+        # Who is being prepared is not known before; but what is large is no query.
+        lane = Lane.INTERACTIVE if sum(map(len, body)) <= _INLINE_BYTES else Lane.BULK
+        engine.announce(lane)
         announced = True
         with ExitStack() as held:
             try:
@@ -154,15 +168,21 @@ class EmbeddingHandler:
                 except TimeoutError:
                     self._metrics.rejected("timeout")
                     raise QueueTimeoutError(self._timeout, engine.drain_seconds()) from None
-                stage = "image" if prepared.job.images else "tokenise"
-                self._metrics.stage_seconds.labels(stage).observe(prepared.seconds)
+                ready = time.perf_counter()
+                prepared_as = "image" if prepared.job.images else "tokenise"
+                self._metrics.stage(prepared_as, prepared.seconds)
+                stage(request.scope, prepared_as, ready - prepared.seconds, ready)
                 self._gate.spend_tokens(request.scope.get("client_name"), prepared.tokens)
                 announced = False
                 left = deadline - asyncio.get_running_loop().time()
-                return prepared, await engine.submit(prepared.items, prepared.job.lane, left, announced=True)
+                embedded = await engine.submit(prepared.items, prepared.job.lane, left, announced=lane)
+                taken = ready + embedded.queue_seconds
+                stage(request.scope, "queue", ready, taken)
+                stage(request.scope, "forward", taken, time.perf_counter())
+                return prepared, embedded
             finally:
                 if announced:
-                    engine.withdraw()
+                    engine.withdraw(lane)
 
     async def _prepare(
         self,
@@ -211,9 +231,7 @@ class EmbeddingHandler:
             )
             return encode(job, values, prepared.tokens)
 
-        began = time.perf_counter()
         body = build() if vectors.size <= _INLINE_VALUES else await in_thread(self._encode_pool, build)
-        self._metrics.stage_seconds.labels("encode").observe(time.perf_counter() - began)
         headers = {
             "x-queue-time-ms": f"{embedded.queue_seconds * 1000:.3f}",
             "x-inference-time-ms": f"{embedded.inference_seconds * 1000:.3f}",

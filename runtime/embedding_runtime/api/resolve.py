@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from embedding_runtime.api.errors import ApiError, shown
 from embedding_runtime.api.schema import EmbeddingRequest, NugenRequest
 from embedding_runtime.engine.model import ImageInput, Input, InputType, ModelIdentity, Truncation
-from embedding_runtime.engine.policy import Lane
+from embedding_runtime.engine.work import Lane
 from embedding_runtime.images.data_url import IMAGE, TEXT, UnusableInputError, modality_of, read_input
 from embedding_runtime.outputs.encode import EncodingFormat
 from embedding_runtime.outputs.vectors import EmbeddingType
@@ -91,8 +91,15 @@ def resolve(
         dimensions=dimensions,
         kind=kind,
         encoding=EncodingFormat(request.encoding_format or "float"),
-        lane=Lane.INTERACTIVE if input_type is InputType.QUERY or len(request.input) == 1 else Lane.BULK,
+        lane=_lane(input_type, len(request.input)),
     )
+
+
+def _lane(input_type: InputType | None, inputs: int) -> Lane:
+    """Queries have somebody waiting, and so may a text that does not say what it is; who says passage is indexing."""
+    if input_type is InputType.QUERY or (input_type is None and inputs == 1):
+        return Lane.INTERACTIVE
+    return Lane.BULK
 
 
 def _is_blank(text: str) -> bool:

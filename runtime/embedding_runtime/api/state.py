@@ -66,6 +66,8 @@ class ServiceState:
             return False, "the engine failed; this replica will restart"
         if self.phase is Phase.DRAINING:
             return False, "draining"
+        if self.engine.trouble is not None:
+            return False, self.engine.trouble
         return True, "ready"
 
     def is_live(self) -> bool:

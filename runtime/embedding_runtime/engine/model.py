@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,11 +85,16 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input, prepared: how many tokens and image tiles the model is fed, and what only the model understands."""
+    """One input, prepared: how many tokens and image tiles the model is fed, and what only the model understands.
+
+    Items with equal keys give equal vectors, whatever request they come from: one of them is computed for all. None
+    means that nothing is known to be equal.
+    """
 
     tokens: int
     payload: object
     tiles: int = 0
+    key: Hashable | None = None
 
 
 class InputTooLongError(ValueError):
@@ -117,6 +122,13 @@ class OutOfMemoryError(RuntimeError):
 
 class DeviceLostError(RuntimeError):
     """The device no longer computes; nothing on it can be trusted or retried."""
+
+
+class NotFiniteError(RuntimeError):
+    """The model gave infinities or not-a-number for an input."""
+
+    def __init__(self) -> None:
+        super().__init__("the vector is not finite")
 
 
 def no_checkpoint() -> None:
@@ -154,3 +166,31 @@ class Model(Protocol):
 
         Raises OutOfMemoryError (retry with less) and DeviceLostError (give up); anything else is blamed on an input.
         """
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A model whose `embed` can be interrupted between its steps (layers, say), to embed something more urgent."""
+
+    def between_steps(self, call: Callable[[], None]) -> None:
+        """From now on call this between the steps of every `embed`, on its thread.
+
+        It may call `embed` itself: nothing that belongs to one batch may be kept outside its call.
+        """
+
+
+@runtime_checkable
+class Provable(Protocol):
+    """A model that can show that it still computes what it should."""
+
+    def prove(self) -> None:
+        """Embed what is known, on the thread of `embed`. Raises when the vectors cannot be right."""
+
+
+@runtime_checkable
+class Padding(Protocol):
+    """A model that may fill all items of a batch up to the longest, so that lengths decide what a batch costs."""
+
+    @property
+    def padded(self) -> bool:
+        """Whether it does."""

@@ -44,6 +44,12 @@ class Backbone:
         return int(reach) - self.architecture.position_offset if reach and reach > 0 else None
 
     @property
+    def layers(self) -> Sequence[torch.nn.Module]:
+        """The transformer's layers: its longest list of modules."""
+        lists = (module for module in self.module.modules() if isinstance(module, torch.nn.ModuleList))
+        return list(max(lists, key=len, default=()))
+
+    @property
     def prefixes(self) -> tuple[str, ...]:
         """What exporters may put before the name of every weight."""
         prefix = getattr(self.module, "base_model_prefix", "")

@@ -28,6 +28,7 @@ from embedding_runtime.engine.model import (
 )
 from embedding_runtime.engine.policy import Limits
 from embedding_runtime.telemetry import Metrics
+from embedding_runtime.tracing import Tracer
 
 from tests.runtime.helpers import wait_until
 
@@ -97,12 +98,13 @@ class Served:
         keys: Path | None = None,
         settings: ServerSettings | None = None,
         model: LetterModel | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.model = model or LetterModel()
         self.state = ServiceState("acme/letters", ("letters",))
         self.metrics = Metrics()
         self.engine = Engine(self.model, limits or Limits(256, 64, 10_000, 0.0), observer=self.metrics)
-        self.app = create_app(self.state, self.metrics, api, Gate(keys))
+        self.app = create_app(self.state, self.metrics, api, Gate(keys), tracer)
         settings = settings or ServerSettings(
             drain_timeout=5, drain_quiet=1, connections=connections or ConnectionLimits()
         )

@@ -8,7 +8,8 @@ import time
 import httpx
 import pytest
 from embedding_runtime.api.embeddings import ApiLimits
-from embedding_runtime.engine.policy import Lane, Limits
+from embedding_runtime.engine.policy import Limits
+from embedding_runtime.engine.work import Lane
 
 from tests.runtime.api.served import Served, served
 from tests.runtime.helpers import total, wait_until

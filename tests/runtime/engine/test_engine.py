@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from embedding_runtime.engine.engine import Embedded, Engine
+from embedding_runtime.engine.engine import Engine
 from embedding_runtime.engine.errors import ItemFailedError, QueueFullError, QueueTimeoutError, StoppedError
 from embedding_runtime.engine.model import (
     DeviceLostError,
@@ -21,7 +21,9 @@ from embedding_runtime.engine.model import (
     Truncation,
     no_checkpoint,
 )
-from embedding_runtime.engine.policy import Lane, Limits
+from embedding_runtime.engine.policy import Limits
+from embedding_runtime.engine.request import Embedded
+from embedding_runtime.engine.work import Lane
 
 from tests.runtime.helpers import wait_until
 
