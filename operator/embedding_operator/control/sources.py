@@ -41,8 +41,8 @@ def watch_limits(settings: Settings) -> dict[Resource, float]:
 class Sources:
     """Fills the mirror, on every replica, so that a new leader starts with a warm picture.
 
-    `enqueue` is told what to look at, in how many seconds, and whether something changed. `watch` and `resync` run until
-    they are cancelled.
+    `enqueue` is told what to look at, in how many seconds, and whether something changed. `watch` and `resync` run
+    until they are cancelled.
     """
 
     def __init__(
