@@ -104,7 +104,7 @@ class Sources:
     def _event(self, scope: Scope, kind: str | None, live: dict[str, Any]) -> None:
         """What kopf delivered of an EmbeddingService."""
         scope.heard()
-        self._deliveries.event(live)
+        self._deliveries.event(live, gone=kind == "DELETED")
         scope.put(live, gone=kind == "DELETED")
 
     async def resync(self) -> None:
