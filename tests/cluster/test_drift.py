@@ -217,6 +217,7 @@ def test_every_field_changed_or_removed_by_hand_comes_back(repaired: Services, a
 
 
 UNCHANGEABLE = (
+    "nvidia.com/gpu",  # limit and request have to be the same
     "spec.strategy.type",  # not without its rollingUpdate; every switch is tried in tests/operator/cluster
     "spec.template.metadata.labels.embedding-operator.io/service",  # the selector's
     "].name",

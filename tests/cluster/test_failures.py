@@ -281,3 +281,21 @@ def test_controllers_that_stand_still_are_told_as_waiting_for_them(services: Ser
     finally:
         services.cluster.signal_component("kube-controller-manager", signal.SIGCONT)
     services.wait("Pods are created", lambda: bool(services.pods()), timeout=30)
+
+
+@pytest.mark.tells("WaitingForDeletion")
+def test_the_children_of_a_deleted_namesake_are_waited_for(services: Services) -> None:
+    services.apply(service(suspend=True))
+    services.wait_reason("Suspended")
+    held = {"metadata": {"finalizers": ["example.com/held"]}}
+    services.kubectl("patch", "deployment", "minilm", "--type=merge", "--patch", as_json(held))
+    services.kubectl("delete", "emb", "minilm")
+    services.wait(
+        "the Deployment is being deleted",
+        lambda: "deletionTimestamp" in services.existing("deployment")["metadata"],
+    )
+    services.apply(service(suspend=True))
+    services.wait_reason("WaitingForDeletion", kind="Applied")
+    released = {"metadata": {"finalizers": None}}
+    services.kubectl("patch", "deployment", "minilm", "--type=merge", "--patch", as_json(released))
+    services.wait_reason("Suspended")

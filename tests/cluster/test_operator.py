@@ -47,6 +47,7 @@ def test_a_feature_switched_off_removes_its_object(services: Services) -> None:
     services.wait("the budget is gone", lambda: services.get("pdb") is None)
 
 
+@pytest.mark.tells("MetricUnavailable")
 def test_replicas_survive_autoscaling_on_and_off(services: Services) -> None:
     gpus = {"accelerator": {"extendedResource": {"name": "example.com/none"}}}
 
