@@ -120,6 +120,7 @@ class Settings(BaseSettings):
         default=10, ge=0, le=60_000, description="Longest wait of an idle engine for more requests to share a batch."
     )
     max_batch_tokens: int | None = Field(default=None, ge=1, description="Token budget of a batch [by device].")
+    max_batch_tiles: int | None = Field(default=None, ge=1, description="Most tiles of images in a batch [by device].")
     max_batch_items: int = Field(default=1024, ge=1, description="Most inputs in a batch.")
     max_queued_tokens: int = Field(
         default=1_000_000, ge=1, description="Tokens that may wait; beyond that requests get 429 with retry-after."

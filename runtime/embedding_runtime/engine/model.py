@@ -185,6 +185,15 @@ class Provable(Protocol):
 
 
 @runtime_checkable
+class Seeing(Protocol):
+    """A model that takes images too."""
+
+    @property
+    def default_batch_tiles(self) -> int:
+        """How many tiles of images a batch may have to keep this device busy without taking its memory."""
+
+
+@runtime_checkable
 class Padding(Protocol):
     """A model that may fill all items of a batch up to the longest, so that lengths decide what a batch costs."""
 
