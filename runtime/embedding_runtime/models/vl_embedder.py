@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from embedding_runtime.engine.model import (
     DeviceLostError,
@@ -29,6 +31,7 @@ from embedding_runtime.images.tiling_rule import count_tiles
 from embedding_runtime.models.backbone import Backbone
 from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.pooling import pool
+from embedding_runtime.models.vl_config import VisionLanguage
 from embedding_runtime.models.vl_model import TokenSequence, VisionLanguageModel
 from embedding_runtime.models.vl_tokenizer import VisionTokenizer
 
@@ -61,6 +64,11 @@ class VisionLanguageEmbedder:
     def backbone(self) -> Backbone:
         """The language model alone."""
         return Backbone(self._model.language, self._model.architecture, self._model.device)
+
+    @property
+    def settings(self) -> VisionLanguage:
+        """What its directory says."""
+        return self._settings
 
     @property
     def default_batch_tokens(self) -> int:
@@ -97,6 +105,11 @@ class VisionLanguageEmbedder:
         from embedding_runtime.models.selftest import run_self_test
 
         run_self_test(self)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def see(self, tiles: NDArray[np.uint8]) -> Tensor:
+        """The vision tower and the projector alone: tiles [n, 3, side, side] -> tokens of the language model."""
+        return self._model.see(tiles)
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         sequences = [payload for payload in payloads if isinstance(payload, TokenSequence)]
