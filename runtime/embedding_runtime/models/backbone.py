@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedding_runtime.models.architecture import Architecture, text_part
-from embedding_runtime.models.attention import NAME, Packed, register
+from embedding_runtime.models.attention import NAME, pack, register, to_device
+from embedding_runtime.models.bert import BertEncoder
 from embedding_runtime.models.files import DirectoryError
 from embedding_runtime.models.weights import find_weights
 
@@ -24,11 +25,15 @@ _UNUSED = re.compile(r"(^|\.)(pooler|lm_head|cls|classifier|position_ids|rotary_
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A loaded transformer. `max_positions` is how many tokens its positions reach."""
+    """A loaded transformer: a stock module, or the encoder of ours that took its weights.
+
+    `prefixes` is what exporters may put before the name of every weight.
+    """
 
     module: torch.nn.Module
     architecture: Architecture
     device: torch.device
+    prefixes: tuple[str, ...] = ()
 
     @property
     def hidden_size(self) -> int:
@@ -40,14 +45,7 @@ class Backbone:
 
     @property
     def max_positions(self) -> int | None:
-        reach = getattr(self.architecture.config, "max_position_embeddings", None)
-        return int(reach) - self.architecture.position_offset if reach and reach > 0 else None
-
-    @property
-    def prefixes(self) -> tuple[str, ...]:
-        """What exporters may put before the name of every weight."""
-        prefix = getattr(self.module, "base_model_prefix", "")
-        return (f"{prefix}.",) if prefix else ()
+        return self.architecture.max_positions
 
     def forward(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
         """Token ids of texts -> hidden states of all their tokens end to end [tokens, size]."""
@@ -55,15 +53,15 @@ class Backbone:
 
     def _forward_packed(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
         lengths = [len(ids) for ids in texts]
-        bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        ids = torch.from_numpy(np.concatenate(texts).astype(np.int64)).to(self.device)
-        positions = np.concatenate([np.arange(length) for length in lengths]) + self.architecture.position_offset
-        packed = Packed(
-            tuple(bounds.tolist()), torch.from_numpy(bounds).to(self.device), max(lengths), self.architecture.is_causal
-        )
-        hidden: Tensor = self.module(
-            input_ids=ids[None], position_ids=torch.from_numpy(positions).to(self.device)[None], packed=packed
-        ).last_hidden_state
+        starts = np.cumsum([0, *lengths[:-1]])
+        positions = np.arange(sum(lengths)) - np.repeat(starts, lengths) + self.architecture.position_offset
+        ids = to_device(torch.from_numpy(np.concatenate(texts).astype(np.int64)), self.device)
+        places = to_device(torch.from_numpy(positions), self.device)
+        packed = pack(lengths, self.device, causal=self.architecture.is_causal)
+        if isinstance(self.module, BertEncoder):
+            states: Tensor = self.module(ids, places, packed)
+            return states
+        hidden: Tensor = self.module(input_ids=ids[None], position_ids=places[None], packed=packed).last_hidden_state
         return hidden[0]
 
     def _forward_padded(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
@@ -74,9 +72,9 @@ class Backbone:
         for row, text in enumerate(texts):
             ids[row, : len(text)] = text
             mask[row, : len(text)] = 1
-        kept = torch.from_numpy(mask).to(self.device)
+        kept = to_device(torch.from_numpy(mask), self.device)
         hidden: Tensor = self.module(
-            input_ids=torch.from_numpy(ids).to(self.device), attention_mask=kept
+            input_ids=to_device(torch.from_numpy(ids), self.device), attention_mask=kept
         ).last_hidden_state
         return hidden[kept.bool()]
 
@@ -119,7 +117,8 @@ def load_backbone(directory: Path, architecture: Architecture, dtype: torch.dtyp
     if getattr(module, "pooler", None) is not None:
         module.pooler = None
     module.requires_grad_(False).eval().to(device)
-    return Backbone(module, architecture, device)
+    prefix = getattr(module, "base_model_prefix", "")
+    return Backbone(module, architecture, device, (f"{prefix}.",) if prefix else ())
 
 
 def _check_loading(info: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,16 @@ from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
 from embedding_runtime.models.files import DirectoryError, read_object, require_object, require_vocabulary
 from embedding_runtime.models.identity import identify
 from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout
+from embedding_runtime.models.memory import free_bytes, keep_memory
 from embedding_runtime.models.modules import Dense, LayerNorm
 from embedding_runtime.models.preload import preload_torch
 from embedding_runtime.models.processors import usable_processors
 from embedding_runtime.models.profiles import is_nvidia_bidirectional, profile
 from embedding_runtime.models.source import Progress, Source, resolve
 from embedding_runtime.models.weights import find_weights
+from embedding_runtime.openmp import set_wait_policy
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class LoadRequest:
     precision: str | None = None
     device: str | None = None
     expected_fingerprint: str | None = None
+    threads: int | None = None
 
 
 def load_model(request: LoadRequest, progress: Progress) -> Model:
@@ -81,24 +88,40 @@ def plan(request: LoadRequest, source: Source) -> Layout:
 
 
 def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progress) -> Model:
+    policy = set_wait_policy(os.environ)
     preload_torch()
     import torch
 
-    torch.set_num_threads(usable_processors())
+    torch.set_num_threads(request.threads or usable_processors())
+    kept = keep_memory()
+    _log.info("%d threads compute; %s=%s (%s); freed memory is %s", torch.get_num_threads(), *policy,
+              "kept for the next batch" if kept else "the C library's to give back")  # fmt: skip
 
+    from embedding_runtime.models.accelerate import measure_speeds, realise
     from embedding_runtime.models.architecture import read_architecture
-    from embedding_runtime.models.backbone import load_backbone
-    from embedding_runtime.models.embedder import Prompts, TextEmbedder
+    from embedding_runtime.models.backbone import Backbone, load_backbone
+    from embedding_runtime.models.embedder import Prompts, TextEmbedder, embed_tokens
+    from embedding_runtime.models.precision import plans
     from embedding_runtime.models.projection import load_projection, output_size
-    from embedding_runtime.models.selftest import SelfTestError, run_self_test
+    from embedding_runtime.models.selftest import SelfTestError, built_in_tokens, run_self_test
     from embedding_runtime.models.tokenizer import load_tokenizer
 
     device = torch.device(_device(request.device))
-    dtype, precision = _precision(request.precision, device.type)
     architecture = read_architecture(layout.transformer)
     tokenizer, tokenizer_limit = load_tokenizer(layout.transformer, lowercase=layout.lowercase)
-    backbone = load_backbone(layout.transformer, architecture, dtype, device)
     projection = load_projection(layout.steps, device)
+    tokens = built_in_tokens(tokenizer, architecture.max_positions)
+    comparable = request.precision == "float32" or _fits_twice(layout, device.type)
+
+    def load(dtype: Any) -> Backbone:
+        return load_backbone(layout.transformer, architecture, dtype, device)
+
+    progress(f"loading {source.name}: measuring what this {device.type} computes fast")
+    ways = plans(request.precision, device.type, measure_speeds(request.precision, device.type), comparable=comparable)
+    progress(f"loading {source.name}: weights")
+    backbone, computation = realise(
+        ways, load, lambda backbone: embed_tokens(backbone, layout, projection, tokens).numpy(), comparable=comparable
+    )
     dimensions = output_size(layout.steps, backbone.hidden_size * len(layout.poolings))
     progress(f"computing the fingerprint of {source.name}")
     fingerprint, files = identify(source.directory, request.cache, layout, tokenizer.to_str(), backbone.prefixes)
@@ -115,9 +138,10 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
         pooling="+".join(layout.poolings),
         normalized=layout.normalized,
         modalities=("text",),
-        precision=precision,
+        precision=computation.precision,
         prompts={name: text for name, text in (("query", prompts.query), ("passage", prompts.passage)) if text},
         files=files,
+        computation=computation,
     )
     if request.expected_fingerprint and request.expected_fingerprint != identity.fingerprint:
         raise FingerprintMismatchError(request.expected_fingerprint, identity.fingerprint)
@@ -152,11 +176,11 @@ def _device(wanted: str | None) -> str:
     return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _precision(wanted: str | None, device: str) -> tuple[Any, str]:
-    """torch's dtype and its public name; by itself float32 on CPU and bfloat16 on CUDA."""
+def _fits_twice(layout: Layout, device: str) -> bool:
+    """Whether the model, stored in at least two bytes a number, fits into memory in float32 beside itself."""
     import torch
 
-    if wanted == "int8":
-        raise DirectoryError("precision Int8 is not available yet; use Auto, Float32, BFloat16 or Float16")
-    name = wanted or ("bfloat16" if device == "cuda" else "float32")
-    return getattr(torch, name), name
+    stored = sum(path.stat().st_size for path in find_weights(layout.transformer).paths)
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else free_bytes()
+    # In float32, twice what is stored at most; and as much again converted, with something to spare.
+    return 4 * stored <= free * 3 // 4

@@ -28,7 +28,8 @@ def vectors(model: Model, texts: tuple[str, ...]) -> NDArray[np.float32]:
 
 
 def load(directory: Path, **options: Any) -> Model:
-    request = LoadRequest(str(directory), cache=directory / "cache", device="cpu", **options)
+    chosen = {"device": "cpu", "precision": "float32"} | options
+    request = LoadRequest(str(directory), cache=directory / "cache", **chosen)
     return load_model(request, lambda message: None)
 
 
