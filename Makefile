@@ -1,10 +1,10 @@
 # make help lists what there is.
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
-PYTHON_SOURCES := operator runtime devcluster tests tools
+PYTHON_SOURCES := operator runtime devcluster bench tests tools
 bin := .venv/bin
 
-.PHONY: help environment binaries test check format generate verify lock demo images
+.PHONY: help environment binaries test check format generate verify lock demo images bench bench-gpu bench-operator
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -40,6 +40,15 @@ verify: environment  ## fail when a generated file is stale
 
 lock: environment  ## resolve requirements/*.in again into hashed pins
 	@tools/lock.sh
+
+bench: environment  ## our server beside infinity and others, 13 minutes; QUICK=1 a look in 3, TEI=path another peer, FLAGS=--help explains
+	@$(bin)/python -m bench $(if $(QUICK),--quick) $(FLAGS)
+
+bench-gpu: environment  ## tokens/s of BERT-base, BERT-large and a 1B Llama on this host's GPU, unattended; FLAGS=--help explains
+	@$(bin)/python -m bench.gpu $(FLAGS)
+
+bench-operator: environment  ## the operator with many EmbeddingServices on a real control plane; FLAGS=--help explains
+	@$(bin)/python -m bench.scale $(FLAGS)
 
 images:  ## build both container images with docker or buildah; FLAGS='--repository registry.example.com/team --push', FLAGS=--help explains
 	@tools/images.sh $(FLAGS)

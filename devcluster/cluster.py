@@ -262,6 +262,16 @@ class Cluster:
         annotation = failures.OOM_KILL if out_of_memory else failures.KILL
         self._annotate("pod", pod, namespace, annotation, f"{container}/{uuid.uuid4().hex[:8]}")
 
+    def signal_container(self, pod: str, container: str, namespace: str, number: int) -> None:
+        """Send a signal to a container's first process, such as `signal.SIGSTOP` to make it hang."""
+        order = f"{container}/{int(number)}/{uuid.uuid4().hex[:8]}"
+        self._annotate("pod", pod, namespace, failures.SIGNAL, order)
+
+    def break_devices(self, *resources: str) -> None:
+        """From now on nodes refuse Pods that ask for these extended resources; without any, none is refused."""
+        for node in self.state.nodes:
+            self._annotate("node", node, None, failures.BROKEN_DEVICES, ",".join(resources) or None)
+
     def break_images(self, *repositories: str) -> None:
         """From now on pulls of these repositories fail on every node; without any, none fails."""
         for node in self.state.nodes:

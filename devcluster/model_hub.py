@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,8 +24,23 @@ _CHUNK = 1 << 20
 class ModelHub:
     """Serves repositories (`owner/name` -> directory) on a loopback address while the `with` block lasts."""
 
-    def __init__(self, repositories: Mapping[str, Path], *, commit: str, address: str = "127.0.0.1") -> None:
-        self._server = ThreadingHTTPServer((address, 0), _handler(dict(repositories), commit))
+    def __init__(
+        self,
+        repositories: Mapping[str, Path],
+        *,
+        commit: str,
+        address: str = "127.0.0.1",
+        bytes_per_second: float | None = None,
+    ) -> None:
+        """Describe a hub.
+
+        Args:
+            repositories: `owner/name` to directory.
+            commit: what every revision of every repository stands for, 40 hexadecimal digits.
+            address: where to listen.
+            bytes_per_second: how fast each file is sent; None is as fast as it goes.
+        """
+        self._server = ThreadingHTTPServer((address, 0), _handler(dict(repositories), commit, bytes_per_second))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="model-hub", daemon=True)
 
@@ -54,7 +70,11 @@ def _etag(path: Path) -> str:
     return hashlib.sha256(f"{path}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()
 
 
-def _handler(repositories: dict[str, Path], commit: str) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    repositories: dict[str, Path], commit: str, bytes_per_second: float | None
+) -> type[BaseHTTPRequestHandler]:
+    chunk_bytes = _CHUNK if bytes_per_second is None else max(1, min(_CHUNK, int(bytes_per_second / 4)))
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -101,8 +121,10 @@ def _handler(repositories: dict[str, Path], commit: str) -> type[BaseHTTPRequest
             self.end_headers()
             if with_body:
                 with path.open("rb") as file:
-                    while chunk := file.read(_CHUNK):
+                    while chunk := file.read(chunk_bytes):
                         self.wfile.write(chunk)
+                        if bytes_per_second is not None:
+                            time.sleep(len(chunk) / bytes_per_second)
 
         def _json(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
             content = json.dumps(body).encode()

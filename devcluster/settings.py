@@ -61,6 +61,8 @@ class ClusterSettings(_Frozen):
     """How often the HorizontalPodAutoscaler looks (Kubernetes: 15)."""
     autoscaler_downscale_stabilization: float = Field(default=5.0, ge=0)
     """For how long the HorizontalPodAutoscaler remembers higher recommendations (Kubernetes: 300)."""
+    controllers_requests_per_second: int | None = Field(default=None, ge=1)
+    """How fast the controllers and the scheduler may ask the API server (None: Kubernetes' own 20 and 50)."""
     token_lifetime: int | None = Field(default=None, ge=600)
     """Lifetime asked for in-Pod tokens, instead of what the Pod asks for (usually 3607); they are renewed at 80%."""
     isolate: bool | None = None

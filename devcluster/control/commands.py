@@ -166,6 +166,7 @@ def controller_manager(layout: Layout, kubeconfig: Path) -> list[str]:
         f"--node-monitor-grace-period={grace}s",
         f"--node-startup-grace-period={max(grace, 60)}s",
         "--profiling=false",
+        *_pace(settings),
     ]
 
 
@@ -180,4 +181,10 @@ def scheduler(layout: Layout, kubeconfig: Path) -> list[str]:
         f"--bind-address={layout.addresses.control_plane}",
         f"--secure-port={layout.ports['kube-scheduler']}",
         "--profiling=false",
+        *_pace(layout.settings),
     ]
+
+
+def _pace(settings: ClusterSettings) -> list[str]:
+    pace = settings.controllers_requests_per_second
+    return [] if pace is None else [f"--kube-api-qps={pace}", f"--kube-api-burst={2 * pace}"]

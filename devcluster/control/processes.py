@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from devcluster import sandboxed
 from devcluster.errors import ClusterStartError
 
 _log = logging.getLogger(__name__)
-SANDBOX = Path(__file__).resolve().parent.parent / "node" / "sandbox.py"
-
-
-def _write(path: Path, described: dict[str, object]) -> None:
-    path.write_text(json.dumps(described))
 
 
 async def spawn(command: Sequence[str], *, log: Path, spec: Path) -> asyncio.subprocess.Process:
@@ -28,35 +22,12 @@ async def spawn(command: Sequence[str], *, log: Path, spec: Path) -> asyncio.sub
     Raises:
         ClusterStartError: the program cannot be executed.
     """
-    read, write = os.pipe()
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    description = {"isolate": False, "directory": "/", "environment": environment, "command": list(command)}
     try:
-        environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-        described = {
-            "report": write,
-            "parent": os.getpid(),
-            "isolate": False,
-            "directory": "/",
-            "environment": environment,
-            "command": list(command),
-        }
-        _write(spec, described)
-        with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(SANDBOX), "start", str(spec)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[write],
-                start_new_session=True,
-            )
-    finally:
-        os.close(write)
-    with os.fdopen(read) as report:
-        lines = await asyncio.to_thread(report.readlines)
-    for line in lines:
-        if "error" in json.loads(line):
-            await process.wait()
-            raise ClusterStartError(f"{command[0]} cannot be started: {json.loads(line)['error']}")
+        process, _ = await sandboxed.start(description, file=spec, log=log)
+    except sandboxed.StartError as problem:
+        raise ClusterStartError(f"{command[0]} cannot be started: {problem}") from problem
     return process
 
 

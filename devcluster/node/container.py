@@ -22,9 +22,12 @@ from devcluster.node.handlers import HandlerError, run_handler
 from devcluster.node.images import image_id
 from devcluster.node.launch import launch_spec
 from devcluster.node.probes import Kind, Prober
-from devcluster.node.process import ContainerProcess, StartError
+from devcluster.node.process import ContainerProcess
 from devcluster.node.pulling import ImagePuller
+from devcluster.node.quantities import parse_quantity
 from devcluster.node.status import ContainerFacts, Role, Running, Terminated, Waiting
+from devcluster.node.usage import memory_bytes
+from devcluster.sandboxed import StartError
 from devcluster.settings import Image
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _MESSAGE_LIMIT = 4096
 _FALLBACK_BYTES, _FALLBACK_LINES = 2048, 80
+_MEMORY_PERIOD = 0.2
 
 
 class _StoppedError(Exception):
@@ -201,13 +205,14 @@ class Container:
 
     async def _live(self, process: ContainerProcess) -> None:
         assert self._end is not None
-        prober = asyncio.create_task(self._probe(process))
+        helpers = [asyncio.create_task(self._probe(process)), asyncio.create_task(self._guard_memory(process))]
         state = self.facts.state
         assert isinstance(state, Running)
         try:
             code = await asyncio.shield(self._end)
         finally:
-            prober.cancel()
+            for helper in helpers:
+                helper.cancel()
         process.clean_up()
         self.started.clear()
         ended = self._ended(code, state.started_at)
@@ -231,6 +236,16 @@ class Container:
             lines = _read_end(self.log(attempt), _FALLBACK_BYTES).splitlines(keepends=True)
             message = "".join(lines[-_FALLBACK_LINES:])
         return message
+
+    async def _guard_memory(self, process: ContainerProcess) -> None:
+        """Do what the kernel does to a cgroup over its limit: kill, when the processes use more than the limit."""
+        limit = self.spec.get("resources", {}).get("limits", {}).get("memory")
+        if limit is None:
+            return
+        while process.running:
+            if await asyncio.to_thread(memory_bytes, process.pid) > parse_quantity(limit):
+                self.kill(out_of_memory=True)
+            await asyncio.sleep(_MEMORY_PERIOD)
 
     async def _probe(self, process: ContainerProcess) -> None:
         if "postStart" in self.spec.get("lifecycle", {}) and not await self._post_start(process):
@@ -301,6 +316,11 @@ class Container:
         if process is not None and process.running:
             self.event("Normal", "Killing", f"Stopping container {self.name}")
             await self._end_process(process, grace)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the container's first process."""
+        if self._process is not None:
+            self._process.signal(signal.Signals(number))
 
     def kill(self, *, out_of_memory: bool = False) -> None:
         """Kill the container's processes now; it is restarted as after a crash."""

@@ -7,12 +7,14 @@ On a Pod (also on a running one, with `kubectl annotate`):
 - `devcluster/oom-kill: CONTAINER[/ANYTHING]`: that container is killed now and reported OOMKilled; change what follows
   the slash to do it again
 - `devcluster/kill: CONTAINER[/ANYTHING]`: the same as a plain SIGKILL
+- `devcluster/signal: CONTAINER/NUMBER[/ANYTHING]`: that container's first process gets a signal, such as 19 (SIGSTOP)
 
 On a Node:
 
 - `devcluster/lost: "true"`: the node falls silent: no heartbeats, no Pod status, nothing started or stopped
 - `devcluster/broken-images: REPOSITORY[,REPOSITORY…]`: pulls of these fail
 - `devcluster/slow-images: REPOSITORY=SECONDS[,…]`: the first pull of these takes that long
+- `devcluster/broken-devices: RESOURCE[,RESOURCE…]`: Pods that ask for one of these extended resources are refused
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from devcluster.node.images import parse_reference
 
 PREFIX = "devcluster/"
 IMAGE_PULL, START_ERROR = PREFIX + "image-pull", PREFIX + "start-error"
-OOM_KILL, KILL = PREFIX + "oom-kill", PREFIX + "kill"
+OOM_KILL, KILL, SIGNAL = PREFIX + "oom-kill", PREFIX + "kill", PREFIX + "signal"
+BROKEN_DEVICES = PREFIX + "broken-devices"
 LOST, BROKEN_IMAGES, SLOW_IMAGES = PREFIX + "lost", PREFIX + "broken-images", PREFIX + "slow-images"
 
 
@@ -76,3 +79,21 @@ def kill_order(before: Mapping[str, Any], after: Mapping[str, Any], annotation: 
     if not new or new == old:
         return None
     return new.partition("/")[0]
+
+
+def signal_order(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, int] | None:
+    """The container to signal, and the signal's number, when the annotation has just been set or changed."""
+    old, new = annotations_of(before).get(SIGNAL), annotations_of(after).get(SIGNAL)
+    container, _, rest = (new or "").partition("/")
+    number = rest.partition("/")[0]
+    return (container, int(number)) if new != old and container and number.isdigit() else None
+
+
+def refused_device(pod: Mapping[str, Any], node: Mapping[str, Any] | None) -> str | None:
+    """The extended resource of a Pod's containers for which its node has no working device."""
+    broken = annotations_of(node).get(BROKEN_DEVICES, "").split(",")
+    for container in pod["spec"].get("containers", ()):
+        for resource in container.get("resources", {}).get("limits", {}):
+            if resource in broken:
+                return str(resource)
+    return None

@@ -20,7 +20,9 @@ from devcluster.node.container import Container
 from devcluster.node.environment import Sources
 from devcluster.node.files import MountError
 from devcluster.node.publisher import StatusPublisher
+from devcluster.node.quantities import parse_quantity
 from devcluster.node.status import PodFacts, Role, Terminated
+from devcluster.node.usage import directory_bytes
 from devcluster.node.volumes import ImageVolumeMissingError, PodVolumes
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 _log = logging.getLogger(__name__)
 _UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
+_USAGE_PERIOD = 0.5
 
 
 class PodWorker:
@@ -120,6 +123,10 @@ class PodWorker:
             for container in self.containers:
                 if container.name == wanted:
                     container.kill(out_of_memory=out_of_memory)
+        order = failures.signal_order(before, item)
+        for container in self.containers:
+            if order is not None and container.name == order[0]:
+                container.signal(order[1])
         metadata = item["metadata"]
         if metadata.get("deletionTimestamp"):
             grace = float(metadata.get("deletionGracePeriodSeconds") or 0)
@@ -179,8 +186,9 @@ class PodWorker:
         story = asyncio.create_task(self._story())
         deletion = asyncio.create_task(self._deletion.wait())
         deadline = asyncio.create_task(self._deadline())
+        usage = asyncio.create_task(self._guard_usage())
         refresher = asyncio.create_task(self._refresh_volumes())
-        tasks = (story, deletion, deadline, refresher, publisher)
+        tasks = (story, deletion, deadline, usage, refresher, publisher)
         try:
             await asyncio.wait((story, deletion), return_when=asyncio.FIRST_COMPLETED)
             if story.done() and story.exception() is not None:
@@ -201,6 +209,16 @@ class PodWorker:
 
     async def _story(self) -> None:
         self.changed()
+        broken = failures.refused_device(self.item, self.node.item)
+        if broken is not None:
+            await asyncio.sleep(1)
+            message = (
+                f"Pod was rejected: Allocate failed due to requested number of devices unavailable for {broken}. "
+                "Requested: 1, Available: 0, which is unexpected"
+            )
+            self.event("Warning", "UnexpectedAdmissionError", message)
+            await self._fail("UnexpectedAdmissionError", message, 0)
+            return
         await self._set_up_volumes()
         self._sandbox_ready = True
         self.changed()
@@ -265,9 +283,29 @@ class PodWorker:
             return
         await asyncio.sleep(seconds)
         message = "Pod was active on the node longer than the specified deadline"
-        self._over = ("Failed", "DeadlineExceeded", message)
         self.event("Normal", "DeadlineExceeded", message)
-        await self._stop_containers(self.grace)
+        await self._fail("DeadlineExceeded", message, self.grace)
+
+    async def _guard_usage(self) -> None:
+        """Evict the Pod when a volume holds more than its size limit, as a kubelet does."""
+        limits = {
+            volume["name"]: volume["emptyDir"]["sizeLimit"]
+            for volume in self.spec.get("volumes", ())
+            if "sizeLimit" in volume.get("emptyDir", {}) and volume["emptyDir"].get("medium") != "Memory"
+        }
+        while limits and not self._deletion.is_set():
+            await asyncio.sleep(_USAGE_PERIOD)
+            for name, limit in limits.items():
+                volume = self.volumes.ready.get(name)
+                if volume and await asyncio.to_thread(directory_bytes, volume.path) > parse_quantity(limit):
+                    message = f'Usage of EmptyDir volume "{name}" exceeds the limit "{limit}". '
+                    self.event("Warning", "Evicted", message)
+                    await self._fail("Evicted", message, 1.0)
+                    return
+
+    async def _fail(self, reason: str, message: str, grace: float) -> None:
+        self._over = ("Failed", reason, message)
+        await self._stop_containers(grace)
         self.changed()
 
     # The end

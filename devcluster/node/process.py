@@ -8,20 +8,14 @@ import json
 import os
 import shutil
 import signal
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from devcluster import sandboxed
 from devcluster.node.mounts import Mount, rewrite
-
-SANDBOX = Path(__file__).with_name("sandbox.py")
-_PYTHON = (sys.executable, "-I", "-S", str(SANDBOX))
-
-
-class StartError(Exception):
-    """The container's command could not be executed; the message is the runtime's."""
+from devcluster.sandboxed import StartError
 
 
 @dataclass(frozen=True)
@@ -58,47 +52,22 @@ class ContainerProcess:
         for name in ("staging", "scratch"):
             (work / name).mkdir(parents=True, exist_ok=True)
         (work / "scratch").chmod(0o777)
-        read, write = os.pipe()
-        try:
-            described = {
-                "report": write,
-                "parent": os.getpid(),
-                "isolate": spec.isolate,
-                "command": list(spec.command),
-                "environment": dict(spec.environment),
-                "directory": spec.directory,
-                "user": spec.user,
-                "group": spec.group,
-                "hostname": spec.hostname,
-                "mounts": [mount.__dict__ for mount in spec.mounts],
-                "keep": list(spec.keep),
-                "read_only_root": spec.read_only_root,
-                "staging": str(work / "staging"),
-                "scratch": str(work / "scratch"),
-            }
-            path = work / "start.json"
-            path.touch(mode=0o600)
-            path.write_text(json.dumps(described))
-            with log.open("ab") as output:
-                process = await asyncio.create_subprocess_exec(
-                    *(*_PYTHON, "start", str(path)),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=[write],
-                    start_new_session=True,
-                )
-        finally:
-            os.close(write)
-        report = await _read_all(read)
-        path.unlink()  # it holds what the container's variables hold
-        facts: dict[str, object] = {}
-        for line in report.splitlines():
-            facts |= json.loads(line)
-        if "error" in facts or "pid" not in facts:
-            await process.wait()
-            raise StartError(str(facts.get("error", "the container's process ended before its command was executed")))
-        return cls(spec, work, process, int(str(facts["pid"])))
+        description = {
+            "isolate": spec.isolate,
+            "command": list(spec.command),
+            "environment": dict(spec.environment),
+            "directory": spec.directory,
+            "user": spec.user,
+            "group": spec.group,
+            "hostname": spec.hostname,
+            "mounts": [mount.__dict__ for mount in spec.mounts],
+            "keep": list(spec.keep),
+            "read_only_root": spec.read_only_root,
+            "staging": str(work / "staging"),
+            "scratch": str(work / "scratch"),
+        }
+        process, facts = await sandboxed.start(description, file=work / "start.json", log=log)
+        return cls(spec, work, process, int(facts["pid"]))
 
     async def wait(self) -> int:
         """The exit code once the process has ended; 128 + N when signal N ended it."""
@@ -155,7 +124,7 @@ class ContainerProcess:
             )
         )
         process = await asyncio.create_subprocess_exec(
-            *(*_PYTHON, "enter", str(path)),
+            *(*sandboxed.SANDBOX_COMMAND, "enter", str(path)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -171,18 +140,6 @@ class ContainerProcess:
                 await process.wait()
         code = process.returncode or 0
         return code if code >= 0 else 128 - code, output[:10240].decode(errors="replace")
-
-
-async def _read_all(descriptor: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
-    )
-    try:
-        return await reader.read()
-    finally:
-        transport.close()
 
 
 async def isolation_works(work: Path) -> bool:

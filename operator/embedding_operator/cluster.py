@@ -13,69 +13,25 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Final
 
 import aiohttp
+import orjson
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import ApiException
 
+from embedding_operator.api.kinds import Resource
+
 Object = dict[str, Any]
+Page = list[Object]
 
 REQUEST_TIMEOUT_SECONDS: Final = 15.0
-WATCH_SECONDS: Final = 300
-WATCH_SILENCE_SECONDS: Final = 90.0
-"""The API server sends a bookmark at least once a minute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """One kind of object and where the API server serves it."""
-
-    api_version: str
-    kind: str
-    plural: str
-
-    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
-        prefix = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
-        parts = [prefix]
-        if namespace is not None:
-            parts.append(f"namespaces/{namespace}")
-        parts.append(self.plural)
-        if name is not None:
-            parts.append(name)
-        if subresource is not None:
-            parts.append(subresource)
-        return "/".join(parts)
-
-
-EMBEDDING_SERVICES: Final = Resource("embedding-operator.io/v1alpha1", "EmbeddingService", "embeddingservices")
-DEPLOYMENTS: Final = Resource("apps/v1", "Deployment", "deployments")
-SERVICES: Final = Resource("v1", "Service", "services")
-HORIZONTAL_POD_AUTOSCALERS: Final = Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
-POD_DISRUPTION_BUDGETS: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
-NETWORK_POLICIES: Final = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
-SERVICE_MONITORS: Final = Resource("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
-PROMETHEUS_RULES: Final = Resource("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules")
-CONFIG_MAPS: Final = Resource("v1", "ConfigMap", "configmaps")
-PODS: Final = Resource("v1", "Pod", "pods")
-CORE_EVENTS: Final = Resource("v1", "Event", "events")
-EVENTS: Final = Resource("events.k8s.io/v1", "Event", "events")
-LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
-
-ALWAYS_OWNED: Final = (
-    DEPLOYMENTS,
-    SERVICES,
-    HORIZONTAL_POD_AUTOSCALERS,
-    POD_DISRUPTION_BUDGETS,
-    NETWORK_POLICIES,
-)
-"""The kinds of children an EmbeddingService may always have."""
-
-BY_KIND: Final[Mapping[tuple[str, str], Resource]] = {
-    (resource.api_version, resource.kind): resource
-    for resource in (*ALWAYS_OWNED, SERVICE_MONITORS, PROMETHEUS_RULES, CONFIG_MAPS)
-}
+WATCH_SECONDS: Final = 60.0
+WATCH_GRACE_SECONDS: Final = 10.0
+"""How much longer than asked for a watch may take to end before it is given up."""
+BOOKMARK: Final = "BOOKMARK"
 
 
 class ClusterError(Exception):
@@ -152,8 +108,24 @@ class ClusterClient:
         fields: str | None = None,
         page_size: int = 500,
     ) -> tuple[list[Object], str]:
-        """All objects (`namespace` None: of every namespace), read in pages, and the list's resourceVersion."""
+        """All objects (`namespace` None: of every namespace), and the list's resourceVersion."""
         items: list[Object] = []
+        version = ""
+        async for page, version_now in self.pages(resource, namespace, labels=labels, fields=fields, size=page_size):
+            items.extend(page)
+            version = version_now
+        return items, version
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str | None = None,
+        fields: str | None = None,
+        size: int = 500,
+    ) -> AsyncIterator[tuple[Page, str]]:
+        """The same in portions of at most `size`, all of one moment, so that they need not be in memory together."""
         token: str | None = None
         while True:
             answer = await self._request(
@@ -161,49 +133,55 @@ class ClusterClient:
                 resource,
                 "GET",
                 resource.path(namespace),
-                query={"labelSelector": labels, "fieldSelector": fields, "limit": page_size, "continue": token},
+                query={"labelSelector": labels, "fieldSelector": fields, "limit": size, "continue": token},
             )
-            items.extend(answer.get("items") or ())
             metadata = answer.get("metadata") or {}
             token = metadata.get("continue") or None
+            yield answer.get("items") or [], str(metadata.get("resourceVersion") or "")
             if token is None:
-                return items, str(metadata.get("resourceVersion") or "")
+                return
 
     async def watch(
-        self, resource: Resource, version: str, *, labels: str | None = None
+        self,
+        resource: Resource,
+        version: str,
+        *,
+        labels: str | None = None,
+        namespace: str | None = None,
+        seconds: float = WATCH_SECONDS,
     ) -> AsyncIterator[tuple[str, Object]]:
-        """Changes in all namespaces after a list's resourceVersion, as (ADDED, MODIFIED or DELETED, object).
+        """Changes after a resourceVersion, as (ADDED, MODIFIED, DELETED or BOOKMARK, object). `namespace` None: of all.
 
-        Ends when the API server ends it, after WATCH_SECONDS at the latest: list again then. Also raises ClusterError
-        when nothing at all, not even a bookmark, came for WATCH_SILENCE_SECONDS.
+        Ends in order after `seconds`; a new watch may go on from the last object's resourceVersion. Raises ClusterError
+        when the API server refuses (410: that version is too old, list again), breaks off, or is silent for longer.
         """
         query: dict[str, str | int | None] = {
             "watch": "true",
             "resourceVersion": version,
             "allowWatchBookmarks": "true",
-            "timeoutSeconds": WATCH_SECONDS,
+            "timeoutSeconds": max(1, round(seconds)),
             "labelSelector": labels,
         }
-        path, status = resource.path(None), 0
+        path = resource.path(namespace)
         try:
             async with asyncio.timeout(self.timeout):
                 request = await self._serialized("GET", path, query=query)
-                response = (await self.api.call_api(*request, _request_timeout=WATCH_SECONDS + 30)).response
+                silence = seconds + WATCH_GRACE_SECONDS
+                response = (await self.api.call_api(*request, _request_timeout=silence + WATCH_GRACE_SECONDS)).response
             status = response.status
             self.count("watch", resource.plural, status)
             async with response:
                 if status != 200:
                     _answer(status, await response.read())
                 while True:
-                    async with asyncio.timeout(WATCH_SILENCE_SECONDS):
+                    async with asyncio.timeout(silence):
                         line = await response.content.readline()
                     if not line:
                         return
-                    event = json.loads(line)
+                    event = orjson.loads(line)
                     if event["type"] == "ERROR":
-                        _answer(int(event["object"].get("code") or 500), json.dumps(event["object"]).encode())
-                    if event["type"] != "BOOKMARK":
-                        yield event["type"], event["object"]
+                        _answer(int(event["object"].get("code") or 500), orjson.dumps(event["object"]))
+                    yield event["type"], event["object"]
         except TimeoutError as exception:
             raise ClusterError(0, "Timeout", f"the watch of {resource.plural} fell silent") from exception
         except (OSError, ValueError, aiohttp.ClientError, ApiException) as exception:
@@ -328,7 +306,7 @@ def apply_text(body: Object) -> str:
 def _answer(status: int, content: bytes) -> Object:
     """The object in an answer. Raises ClusterError for a refusal, and for what is no JSON object."""
     try:
-        answer = json.loads(content)
+        answer = orjson.loads(content)
     except ValueError:
         answer = None
     if isinstance(answer, dict) and 200 <= status < 300:
@@ -339,6 +317,11 @@ def _answer(status: int, content: bytes) -> Object:
     message = str(answer.get("message") or f"the API server answered {status}")
     retry_after = (answer.get("details") or {}).get("retryAfterSeconds")
     raise ClusterError(status, str(answer.get("reason") or "Unknown"), message, retry_after)
+
+
+def user_agent(what: str) -> str:
+    """How requests name themselves in the API server's audit log; `what` tells replicas and commands apart."""
+    return f"embedding-operator/{version('embedding-operator')} ({what})"
 
 
 async def load_configuration() -> Configuration:

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
         30, ge=1, description="How often the Pods of a ready service are asked for identity and load."
     )
     progress_seconds: float = Field(3, ge=0.1, description="How often a service that is not ready is looked at.")
+    watch_seconds: float = Field(
+        60, ge=1, description="Every watch is renewed this often; silent for 2.5 times as long, it counts as stalled."
+    )
     manage_monitoring: bool = Field(
         False, description="Whether ServiceMonitors, PrometheusRules and dashboards may be managed (needs the rules)."
     )

@@ -49,9 +49,15 @@ class Metrics:
             ["namespace", "name"],
             registry=self.registry,
         )
-        self.last_event = Gauge(
-            "embedding_operator_last_watch_event_timestamp_seconds",
-            "When a watch last delivered anything.",
+        self.watch_age = Gauge(
+            "embedding_operator_watch_age_seconds",
+            "How long nothing was heard of the watch of a resource, not even that nothing changed.",
+            ["resource"],
+            registry=self.registry,
+        )
+        self.watch_restarts = Counter(
+            "embedding_operator_watch_restarts_total",
+            "How often the watch of EmbeddingServices was found to miss changes, and was begun anew.",
             registry=self.registry,
         )
         self.last_resync = Gauge(
@@ -98,7 +104,7 @@ def configure_logging(form: LogFormat, level: LogLevel) -> None:
     handler.setFormatter(_JsonFormatter() if form is LogFormat.JSON else _TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.value.upper(), force=True)
     noisy = logging.DEBUG if level is LogLevel.DEBUG else logging.WARNING
-    for name in ("kopf", "httpx", "httpcore", "aiohttp.access", "asyncio"):
+    for name in ("kopf", "aiohttp.access", "asyncio"):
         logging.getLogger(name).setLevel(noisy)
     # It warns that it leaves the process's signals alone, which is why it runs in a thread.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

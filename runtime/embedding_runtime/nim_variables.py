@@ -98,11 +98,13 @@ VARIABLES: Mapping[str, tuple[tuple[str, Converter], ...]] = {
     "max_input_tokens": (("NIM_PIPELINE_MAX_SEQ_LEN", str), ("NIM_TRITON_MAX_SEQ_LENGTH", str)),
     "max_queued_requests": (("NIM_SERVER_MAX_QUEUE_SIZE", str), ("NIM_MAX_QUEUE_SIZE", str)),
     "max_body_bytes": (("NIM_SERVER_HTTP_BODY_LIMIT_BYTES", str), ("NIM_HTTP_BODY_LIMIT_BYTES", str)),
+    "max_image_bytes": (("NIM_SERVER_MAX_IMAGE_BYTES", str), ("NIM_MAX_IMAGE_BYTES", str)),
     "request_timeout_seconds": (("NIM_SERVER_REQUEST_TIMEOUT_S", str), ("NIM_REQUEST_TIMEOUT_S", str)),
     "tls_cert_file": (("NIM_SERVER_TLS_CERT_PATH", str), ("NIM_TLS_CERT_PATH", str)),
     "tls_key_file": (("NIM_SERVER_TLS_KEY_PATH", str), ("NIM_TLS_KEY_PATH", str)),
     "precision": (("NIM_ENGINE_PRECISION", _precision), ("NIM_PRECISION", _precision)),
     "device": (("NIM_CPU_ONLY", _cpu_only),),
+    "otlp_endpoint": (("OTEL_EXPORTER_OTLP_ENDPOINT", str),),
     "log_level": (("RUST_LOG", _rust_log), ("NIM_LOG_LEVEL", _level)),
     "log_format": (("LOG_FORMAT", _log_format), ("NIM_JSONL_LOGGING", _jsonl), ("NIM_LOGGING_JSONL", _jsonl)),
 }
@@ -110,7 +112,7 @@ _WITHOUT_EFFECT = re.compile(
     r"NIM_(SERVER_)?GRPC_\w+|NIM_ENGINE_COUNT|NIM_NUM_MODEL_INSTANCES|NIM_NUM_TOKENIZERS|NIM_HTTP_MAX_WORKERS|"
     r"NIM_HTTP_TRITON_PORT|NIM_TRITON_GRPC_PORT|NIM_MODEL_PROFILE|NIM_MANIFEST_ALLOW_UNSAFE|NIM_ADMISSION_SIZE|"
     r"NIM_IGNORE_MODEL_DOWNLOAD_FAIL|NIM_MODEL_DOWNLOAD_PROVIDER|NIM_ENABLE_OTEL|NIM_TRITON_PERFORMANCE_MODE|"
-    r"NIM_PERFORMANCE_MODE|NIM_(SERVER_)?MAX_IMAGE_BYTES|NGC_API_KEY"
+    r"NIM_PERFORMANCE_MODE|NGC_API_KEY"
 )
 
 

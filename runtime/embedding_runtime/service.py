@@ -15,18 +15,24 @@ from pathlib import Path
 from embedding_runtime import __version__
 from embedding_runtime.api.app import create_app
 from embedding_runtime.api.embeddings import ApiLimits
+from embedding_runtime.api.image_work import ImageWorkLimits
 from embedding_runtime.api.keys import Gate
 from embedding_runtime.api.listening import check_certificate, listen, raise_file_limit
 from embedding_runtime.api.server import Server, ServerSettings
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Engine
+from embedding_runtime.engine.model import Padding
 from embedding_runtime.engine.policy import Limits
 from embedding_runtime.errors import FatalError, SettingsError
 from embedding_runtime.models.loader import LoadRequest, load_model
+from embedding_runtime.models.processors import usable_processors
 from embedding_runtime.progress import Progress
 from embedding_runtime.settings import Device, Precision, Settings, warnings
 from embedding_runtime.telemetry import Metrics
+from embedding_runtime.tracing import open_tracer
 
+# Where batches are padded, so many inputs in order of arrival are batched by length.
+_SORTED_ITEMS = 256
 _log = logging.getLogger(__name__)
 
 
@@ -51,14 +57,23 @@ def serve(settings: Settings) -> None:
         body_bytes=settings.max_body_bytes,
         all_bodies_bytes=4 * settings.max_body_bytes,
         request_timeout=settings.request_timeout_seconds,
+        image_bytes=settings.max_image_bytes,
+        images=ImageWorkLimits(
+            workers=settings.image_workers or min(8, max(1, usable_processors() // 2)),
+            per_request=settings.max_request_images,
+            held=settings.max_images_in_progress,
+        ),
     )
-    app = create_app(state, metrics, limits, gate)
+    tracer = open_tracer(settings.otlp_endpoint, settings.served_name) if settings.otlp_endpoint else None
+    app = create_app(state, metrics, limits, gate, tracer)
     server = Server(app, state, _server_settings(settings))
     loader = threading.Thread(target=_load, args=(settings, state, metrics, server), name="loader", daemon=True)
     loader.start()
     server.run(sockets)
     if state.engine is not None:
         state.engine.stop()
+    if tracer is not None:
+        tracer.close()
     if server.fatal is not None:
         raise server.fatal
     _log.info("stopped")
@@ -96,12 +111,15 @@ def _load(settings: Settings, state: ServiceState, metrics: Metrics, server: Ser
                 model = load_model(_load_request(settings), progress)
         finally:
             progress.finish()
+        padded = isinstance(model, Padding) and model.padded
         limits = Limits(
             max_batch_tokens=settings.max_batch_tokens or model.default_batch_tokens,
             max_batch_items=settings.max_batch_items,
             max_queued_tokens=settings.max_queued_tokens,
             max_queued_requests=settings.max_queued_requests,
             max_wait=settings.max_wait_milliseconds / 1000,
+            window_items=_SORTED_ITEMS if padded else 1,
+            padded=padded,
         )
         engine = Engine(model, limits, observer=metrics)
         engine.start()
@@ -149,6 +167,7 @@ def _load_request(settings: Settings) -> LoadRequest:
         device=None if settings.device is Device.AUTO else settings.device.lower(),
         expected_fingerprint=settings.expected_fingerprint,
         threads=settings.threads,
+        max_image_bytes=settings.max_image_bytes,
     )
 
 

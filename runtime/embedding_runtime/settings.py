@@ -138,6 +138,16 @@ class Settings(BaseSettings):
         default=None, ge=1, description="Requests that may wait [any number; tokens are what counts]."
     )
     max_body_bytes: int = Field(default=128 * 1024 * 1024, ge=1, description="Largest body of a request.")
+    max_image_bytes: int = Field(default=25 * 1024 * 1024, ge=1, description="Largest file of an image, decoded.")
+    max_request_images: int = Field(default=128, ge=1, description="Most images in a request.")
+    max_images_in_progress: int = Field(
+        default=256,
+        ge=1,
+        description="Images of all requests in progress; beyond that requests get 429. Up to 6 MB each.",
+    )
+    image_workers: int | None = Field(
+        default=None, ge=1, le=64, description="Images decoded at a time [half the processors, at most 8]."
+    )
     request_timeout_seconds: float = Field(default=120, gt=0, description="Longest a request may wait for its answer.")
     drain_timeout_seconds: float = Field(
         default=30, ge=0, description="After SIGTERM, longest time to go on answering requests."
@@ -147,6 +157,12 @@ class Settings(BaseSettings):
     )
     tls_cert_file: Path | None = Field(default=None, description="PEM certificate chain; with the key: HTTPS.")
     tls_key_file: Path | None = Field(default=None, description="PEM private key of the certificate.")
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Base URL of an OTLP/HTTP collector, such as http://collector:4318, that gets a trace of every "
+        "request [no traces]. OTEL_EXPORTER_OTLP_ENDPOINT is read too.",
+    )
     log_format: LogFormat = Field(default=LogFormat.TEXT, description=f"{', '.join(LogFormat)}.")
     log_level: LogLevel = Field(default=LogLevel.INFO, description=f"{', '.join(LogLevel)}.")
 

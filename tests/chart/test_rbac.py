@@ -6,18 +6,19 @@ from tests.chart.helpers import ALL_ON, FULLNAME, NAMESPACE, REPOSITORY, Object,
 
 READ = ("get", "list", "watch")
 OWN = (*READ, "create", "patch", "delete")
-CHILDREN = {
-    ("apps", "deployments"),
-    ("", "services"),
+KEPT = {("apps", "deployments"), ("", "services")}
+"""Children that every service has for as long as it lives: they are never deleted but by their owner reference."""
+OPTIONAL = {
     ("autoscaling", "horizontalpodautoscalers"),
     ("policy", "poddisruptionbudgets"),
     ("networking.k8s.io", "networkpolicies"),
 }
 BUDGET = {
-    *((group, resource, verb) for group, resource in CHILDREN for verb in OWN),
+    *((group, resource, verb) for group, resource in KEPT for verb in OWN if verb != "delete"),
+    *((group, resource, verb) for group, resource in OPTIONAL for verb in OWN),
     *(("embedding-operator.io", "embeddingservices", verb) for verb in READ),
     ("embedding-operator.io", "embeddingservices/status", "patch"),
-    *(("", "pods", verb) for verb in READ),
+    *(("", "pods", verb) for verb in ("list", "watch")),
     ("", "events", "list"),
     ("events.k8s.io", "events", "create"),
 }

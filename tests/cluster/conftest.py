@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,21 @@ def operator(cluster: Cluster) -> Cluster:
 
 
 @pytest.fixture
-def services(operator: Cluster, namespace: str) -> Services:
-    """EmbeddingServices in a namespace of the test's own, where Pod Security `restricted` is enforced."""
+def services(request: pytest.FixtureRequest, operator: Cluster, namespace: str) -> Iterator[Services]:
+    """EmbeddingServices in a namespace of the test's own, where Pod Security `restricted` is enforced.
+
+    A test marked `tells` fails when none of its looks at a status had the reasons it names.
+    """
     operator.kubectl("label", "namespace", namespace, *(f"{key}={value}" for key, value in RESTRICTED.items()))
-    return Services(operator, namespace)
+    services = Services(operator, namespace)
+    yield services
+    check_told(request, services)
+
+
+def check_told(request: pytest.FixtureRequest, services: Services) -> None:
+    """Whether a test saw the reasons that it claims to make happen."""
+    claimed = {reason for marker in request.node.iter_markers("tells") for reason in marker.args}
+    assert claimed <= services.seen, f"claimed by the marker, and not seen: {sorted(claimed - services.seen)}"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -53,3 +65,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.when == "call" and report.failed and "services" in getattr(item, "funcargs", {}):
         report.sections.append(("cluster", item.funcargs["services"].picture()))  # type: ignore[attr-defined]
     return report
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port of the loopback address that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

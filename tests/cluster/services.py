@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ def service(name: str = "minilm", **spec: Any) -> dict[str, Any]:
 class Services:
     cluster: Cluster
     namespace: str
+    seen: set[str] = field(default_factory=set)
+    """Every reason that a condition or a problem had when it was read."""
 
     def apply(self, *manifests: Mapping[str, Any]) -> None:
         self.cluster.apply(*manifests, namespace=self.namespace)
@@ -55,12 +57,24 @@ class Services:
     def pods(self, name: str = "minilm") -> list[dict[str, Any]]:
         return self.cluster.objects("pods", self.namespace, f"{LABEL}={name}")
 
+    def resource(self, name: str = "minilm") -> dict[str, Any]:
+        """The EmbeddingService; empty while there is none. Its reasons are remembered as seen."""
+        resource = self.get("embeddingservice", name) or {}
+        self.see(resource)
+        return resource
+
+    def see(self, resource: Mapping[str, Any]) -> None:
+        """Remember the reasons of a status."""
+        status = resource.get("status") or {}
+        for entry in (*(status.get("conditions") or ()), *(status.get("problems") or ())):
+            self.seen.add(entry["reason"])
+
     def status(self, name: str = "minilm") -> dict[str, Any]:
-        return (self.get("embeddingservice", name) or {}).get("status") or {}
+        return self.resource(name).get("status") or {}
 
     def condition(self, kind: str = "Ready", name: str = "minilm") -> dict[str, Any]:
         """A condition of the resource's present generation; empty while there is none."""
-        resource = self.get("embeddingservice", name) or {}
+        resource = self.resource(name)
         for entry in (resource.get("status") or {}).get("conditions") or ():
             if entry["type"] == kind and entry["observedGeneration"] == resource["metadata"]["generation"]:
                 return dict(entry)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from embedding_operator.cluster import ClusterClient, NotLeading, load_configuration
-from embedding_operator.control.leader import LEASE_SECONDS, MARGIN_SECONDS, Leadership
+from embedding_operator.control.leader import LEASE_SECONDS, MARGIN_SECONDS, SETTLE_SECONDS, Leadership
 from kubernetes.aio.client import ApiClient
 
 from devcluster import Cluster
@@ -97,6 +97,9 @@ def test_a_stopped_process_stops_writing_before_another_begins(election: Callabl
             assert not second.may_write()
             later.ahead += 2
             await second._attempt()
+            assert not second.may_write()
+            # What the first had sent to an API server that hung comes before anything the second writes.
+            later.ahead += SETTLE_SECONDS
             assert second.may_write()
             # The first comes back, sees a younger leader, and does not write again.
             await first._attempt()

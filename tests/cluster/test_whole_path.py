@@ -3,12 +3,10 @@ as they run on any cluster."""
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 
-from tests.cluster.services import LABEL, OPERATOR_USER, Services, service, writes
+from tests.cluster.services import LABEL, OPERATOR_USER, Services, service
 
 pytestmark = pytest.mark.cluster
 
@@ -76,36 +74,6 @@ def test_a_service_lives_from_apply_to_delete(services: Services) -> None:
         lambda: not services.kubectl("get", kinds, "--selector", LABEL, "--output=name").strip(),
         timeout=90,
     )
-
-
-def test_nothing_is_written_when_nothing_changes(services: Services) -> None:
-    services.apply(service())
-    services.wait_ready()
-    services.wait("the load is shown", lambda: "load" in services.status())
-    seen = len(services.cluster.audit_events(OPERATOR_USER))
-    looks = 0
-    deadline = time.monotonic() + 60
-
-    def looked_often() -> bool:
-        nonlocal looks
-        events = services.cluster.audit_events(OPERATOR_USER)[seen:]
-        looks = sum(
-            event["verb"] == "get"
-            and event["objectRef"].get("subresource") is None
-            and event["objectRef"]["resource"] == "deployments"
-            and event["objectRef"]["namespace"] == services.namespace
-            for event in events
-        )
-        return looks >= 8 or time.monotonic() > deadline
-
-    services.wait("the operator has looked at it eight times", looked_often, timeout=90)
-    assert looks >= 8
-    mine = [
-        event
-        for event in services.cluster.audit_events(OPERATOR_USER)[seen:]
-        if event["objectRef"].get("namespace") == services.namespace
-    ]
-    assert writes(mine) == []
 
 
 def test_the_operator_never_asked_for_what_it_may_not_do(services: Services) -> None:

@@ -13,7 +13,7 @@ from devcluster.network.backends import Lingering, backends, targets
 from devcluster.network.slices import slice_manifest
 from devcluster.node.backoff import BackOff
 from devcluster.node.environment import ConfigError, Sources, command_line, expand, field_value, variables_of
-from devcluster.node.failures import image_trouble, kill_order
+from devcluster.node.failures import BROKEN_DEVICES, image_trouble, kill_order, refused_device, signal_order
 from devcluster.node.files import MountError, config_map_payload, secret_payload, write_payload
 from devcluster.node.images import default_pull_policy, find_directory, find_image, image_id, parse_reference
 from devcluster.node.launch import user_of
@@ -371,3 +371,15 @@ def test_failures_are_read_from_annotations() -> None:
     assert kill_order(marked(), marked(oom_kill="main/1"), "devcluster/oom-kill") == "main"
     assert kill_order(marked(oom_kill="main/1"), marked(oom_kill="main/1"), "devcluster/oom-kill") is None
     assert kill_order(marked(oom_kill="main/1"), marked(oom_kill="main/2"), "devcluster/oom-kill") == "main"
+    assert signal_order(marked(), marked(signal="main/19/1")) == ("main", 19)
+    assert signal_order(marked(signal="main/19/1"), marked(signal="main/18/2")) == ("main", 18)
+    assert signal_order(marked(signal="main/19/1"), marked(signal="main/19/1")) is None
+
+
+def test_a_broken_device_refuses_the_pods_that_ask_for_it() -> None:
+    asks = {"spec": {"containers": [{}, {"resources": {"limits": {"cpu": "1", "nvidia.com/gpu": "1"}}}]}}
+    assert refused_device(asks, None) is None
+    assert refused_device(asks, {"metadata": {"annotations": {BROKEN_DEVICES: "a/b,nvidia.com/gpu"}}}) == (
+        "nvidia.com/gpu"
+    )
+    assert refused_device(asks, {"metadata": {"annotations": {BROKEN_DEVICES: "a/b"}}}) is None

@@ -107,6 +107,23 @@ PODS = [
         shell("sleep 600", startupProbe={"tcpSocket": {"port": 9}, "periodSeconds": 1, "failureThreshold": 1}),
     ),
     pod("eats-memory", shell("sleep 600")),
+    pod(
+        "over-limit",
+        {
+            "name": "main",
+            "image": "python",
+            "args": ["-c", "import time; kept = bytearray(96 << 20); time.sleep(600)"],
+            "resources": {"limits": {"memory": "64Mi"}},
+        },
+    ),
+    pod(
+        "over-size",
+        shell(
+            "dd if=/dev/zero of=/cache/file bs=1M count=3; sleep 600",
+            volumeMounts=[{"name": "cache", "mountPath": "/cache"}],
+        ),
+        volumes=[{"name": "cache", "emptyDir": {"sizeLimit": "1Mi"}}],
+    ),
     pod("hungry", shell("sleep 600", resources={"limits": {"nvidia.com/gpu": "5"}})),
     pod("too-long", shell("sleep 600"), activeDeadlineSeconds=1, restartPolicy="Never"),
     pod(
@@ -315,6 +332,20 @@ def test_out_of_memory_on_demand(cluster: Cluster, stories: str) -> None:
     )
     last = main_status(item)["lastState"]["terminated"]
     assert (last["exitCode"], last["reason"]) == (137, "OOMKilled")
+
+
+def test_a_container_over_its_memory_limit_is_killed(cluster: Cluster, stories: str) -> None:
+    item = wait_for_pod(
+        cluster, stories, "over-limit", lambda item: main_status(item)["restartCount"] > 0, "is restarted"
+    )
+    last = main_status(item)["lastState"]["terminated"]
+    assert (last["exitCode"], last["reason"]) == (137, "OOMKilled")
+
+
+def test_a_pod_that_overfills_an_empty_dir_is_evicted(cluster: Cluster, stories: str) -> None:
+    item = wait_for_pod(cluster, stories, "over-size", phase("Failed"), "is evicted")
+    assert status_of(item)["reason"] == "Evicted"
+    assert status_of(item)["message"] == 'Usage of EmptyDir volume "cache" exceeds the limit "1Mi". '
 
 
 def test_more_gpus_than_the_node_has_cannot_be_scheduled(cluster: Cluster, stories: str) -> None:

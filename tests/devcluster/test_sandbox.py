@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from devcluster.node.mounts import Mount
-from devcluster.node.process import ContainerProcess, ProcessSpec, StartError, isolation_works
+from devcluster.node.process import ContainerProcess, ProcessSpec, isolation_works
 from devcluster.paths import REPOSITORY
+from devcluster.sandboxed import StartError
 from tests.devcluster.helpers import eventually, processes_with
 
 SPEC = ProcessSpec(

@@ -64,7 +64,10 @@ def deployment(
                     {
                         "manager": name,
                         "operation": "Apply",
-                        "fieldsV1": {"f:spec": {"f:replicas": {}} if owns else {"f:template": {}}},
+                        "fieldsV1": {
+                            "f:metadata": {"f:annotations": {f"f:{key}": {} for key in annotations or {}}},
+                            "f:spec": {"f:replicas": {}} if owns else {"f:template": {}},
+                        },
                     }
                     for name, owns in (managers or {}).items()
                 ],
@@ -110,10 +113,11 @@ POD = PodState(
 
 
 def pod(name: str = "minilm-1-a", **changes: Any) -> PodState:
-    """A ready Pod with changes; `container` changes its runtime container."""
-    container = changes.pop("container", None)
-    if container is not None:
-        changes["containers"] = (replace(RUNNING, **container),)
+    """A ready Pod with changes; `container` changes its runtime container. One that is not ready is still starting."""
+    starting = {} if changes.get("ready", True) else {"ready": False, "started": False}
+    container = {**starting, **changes.pop("container", {})}
+    if container:
+        changes.setdefault("containers", (replace(RUNNING, **container),))
     template = changes.get("template_hash", POD.template_hash)
     return replace(POD, name=name, uid=name, **{"replica_set": f"minilm-{template}", **changes})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -121,3 +122,15 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 def total(text: str, name: str) -> float:
     """The sum of a metric over all labels."""
     return sum(value for (sample, _), value in samples(text).items() if sample == name)
+
+
+def longest_pause(work: Callable[[], object]) -> float:
+    """Seconds for which another thread could not run while `work` ran on a thread of its own."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    moments = [time.perf_counter()]
+    while thread.is_alive():
+        time.sleep(0.001)
+        moments.append(time.perf_counter())
+    thread.join()
+    return max(later - earlier for earlier, later in itertools.pairwise(moments))

@@ -5,7 +5,6 @@ Nothing changed means no request. A same-named object that is not ours is never 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedding_operator.act.difference import differences
-from embedding_operator.api.constants import FIELD_MANAGER, REPLICAS_FIELD_MANAGER
-from embedding_operator.cluster import BY_KIND, DEPLOYMENTS, ClusterClient, ClusterError, Object
+from embedding_operator.act.ownership import lost
+from embedding_operator.api.constants import FIELD_MANAGER, KIND, REPLICAS_FIELD_MANAGER
+from embedding_operator.api.kinds import BY_KIND, DEPLOYMENTS
+from embedding_operator.cluster import ClusterClient, ClusterError, Object
 from embedding_operator.errors import OperatorError, Retry, Waiting
 from embedding_operator.observe.snapshot import Snapshot, is_controlled_by
 
@@ -59,10 +60,9 @@ def _key(body: Mapping[str, Any]) -> tuple[str, str, str]:
 def stamped(body: Mapping[str, Any]) -> Object:
     """The rendered child with the hash of itself as an annotation."""
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    result: Object = copy.deepcopy(dict(body))
-    annotations = result["metadata"].setdefault("annotations", {})
-    annotations[APPLIED_ANNOTATION] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return result
+    metadata = body["metadata"]
+    stamp = {APPLIED_ANNOTATION: hashlib.sha256(text.encode()).hexdigest()[:16]}
+    return {**body, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **stamp}}}
 
 
 def foreign(rendered: Iterable[Mapping[str, Any]], snapshot: Snapshot) -> tuple[str, ...]:
@@ -84,6 +84,33 @@ def leftovers(rendered: Iterable[Mapping[str, Any]], snapshot: Snapshot) -> tupl
     )
 
 
+def terminating(rendered: Iterable[Mapping[str, Any]], snapshot: Snapshot) -> tuple[str, ...]:
+    """The rendered children whose name is still taken by an object of an earlier EmbeddingService of this name, or of
+    our own, that is being deleted. They make room by themselves."""
+    return tuple(
+        f"{body['kind']}/{body['metadata']['name']}"
+        for body in rendered
+        if (live := snapshot.children.get(_key(body))) is not None
+        and ("deletionTimestamp" in live["metadata"] or _is_orphan(live, snapshot))
+    )
+
+
+def _is_orphan(live: Mapping[str, Any], snapshot: Snapshot) -> bool:
+    """Whether its controller was an EmbeddingService of the same name that is no more: the garbage collector's."""
+    return any(
+        reference.get("controller")
+        and reference.get("kind") == KIND
+        and reference.get("name") == snapshot.name
+        and reference.get("uid") != snapshot.uid
+        for reference in live["metadata"].get("ownerReferences") or ()
+    )
+
+
+def _to_repair(body: Mapping[str, Any], live: Mapping[str, Any]) -> tuple[str, ...]:
+    """Paths of rendered fields that have another value, or that somebody else has set since we did."""
+    return tuple(dict.fromkeys((*differences(body, live), *lost(body, live, FIELD_MANAGER))))
+
+
 @dataclass(slots=True)
 class Applier:
     """Applies children. One for the whole operator."""
@@ -93,14 +120,36 @@ class Applier:
     """Child uid -> (hash applied, resourceVersion) that the API server answered with although our comparison still
     sees a difference (a value it stores in a form of its own): not applied again until either changes."""
 
+    def is_needed(
+        self, rendered: Sequence[Mapping[str, Any]], snapshot: Snapshot, *, hand_over: int | None = None
+    ) -> bool:
+        """Whether `apply` would do anything but nothing, as far as this snapshot tells."""
+        if hand_over is not None or leftovers(rendered, snapshot):
+            return True
+        for body in map(stamped, rendered):
+            live = snapshot.children.get(_key(body))
+            if live is None or not is_controlled_by(live, snapshot.uid) or "deletionTimestamp" in live["metadata"]:
+                return True
+            if any(differences(body, live)) and not self._stays_different(body, live):
+                return True
+        return False
+
+    def _stays_different(self, body: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
+        stamp = body["metadata"]["annotations"][APPLIED_ANNOTATION]
+        return self._seen_equal.get(live["metadata"]["uid"]) == (stamp, live["metadata"]["resourceVersion"])
+
     async def apply(
         self, rendered: Sequence[Mapping[str, Any]], snapshot: Snapshot, *, hand_over: int | None = None
     ) -> tuple[Change, ...]:
         """Create, repair and delete until the cluster holds `rendered`.
 
         `hand_over` is a replica count to hold under a second manager while our own ownership of it ends.
-        Raises OperatorError: NameTaken, Forbidden, Refused (the author or an administrator must act) or Retry.
+        Raises OperatorError: NameTaken, Forbidden, Refused (the author or an administrator must act), Waiting or Retry.
         """
+        leaving = terminating(rendered, snapshot)
+        if leaving:
+            text = f"{', '.join(leaving)} of before is being deleted; its name will be free soon"
+            raise Waiting(text, reason="WaitingForDeletion", seconds=2.0)
         taken = foreign(rendered, snapshot)
         if taken:
             raise OperatorError(
@@ -124,16 +173,16 @@ class Applier:
                 # Without force: should somebody create the same name in this moment, that is a conflict, not ours.
                 created = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=False)
                 return Change("created", body["kind"], name, live=created)
-            fields = tuple(differences(body, live))
+            fields = _to_repair(body, live)
             stamp = body["metadata"]["annotations"][APPLIED_ANNOTATION]
-            uid, version = live["metadata"]["uid"], live["metadata"]["resourceVersion"]
-            if (not fields or self._seen_equal.get(uid) == (stamp, version)) and hand_over is None:
+            uid = live["metadata"]["uid"]
+            if (not fields or self._stays_different(body, live)) and hand_over is None:
                 return None
             if hand_over is not None:
                 await self._hold_replicas(body, live, hand_over)
             body["metadata"]["uid"] = uid
             answer = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=True)
-            if any(differences(body, answer)):
+            if _to_repair(body, answer):
                 self._seen_equal[uid] = (stamp, answer["metadata"]["resourceVersion"])
             return Change("updated", body["kind"], name, fields, answer)
         except ClusterError as error:

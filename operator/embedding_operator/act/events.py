@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from embedding_operator.act.apply import Change
-from embedding_operator.cluster import EVENTS, ClusterClient, ClusterError
+from embedding_operator.api.kinds import EVENTS
+from embedding_operator.cluster import ClusterClient, ClusterError
 
 COMPONENT = "embedding-operator"
 
@@ -44,10 +45,12 @@ def transitions(before: Iterable[Mapping[str, Any]], after: Iterable[Mapping[str
 
 
 def of_changes(changes: Iterable[Change]) -> list[Notice]:
-    """Notices for children that were created, repaired or deleted. Pure."""
+    """One notice for all children that were created, one for those repaired, one for those deleted. Pure."""
+    names: dict[str, list[str]] = {}
+    for change in changes:
+        names.setdefault(change.verb, []).append(f"{change.kind}/{change.name}")
     return [
-        Notice(False, change.verb.capitalize(), change.verb.capitalize(), f"{change.kind}/{change.name} {change.verb}")
-        for change in changes
+        Notice(False, verb.capitalize(), verb.capitalize(), f"{', '.join(of)} {verb}") for verb, of in names.items()
     ]
 
 

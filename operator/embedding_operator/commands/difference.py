@@ -11,7 +11,8 @@ import yaml
 
 from embedding_operator.act.apply import leftovers, stamped
 from embedding_operator.api.constants import FIELD_MANAGER
-from embedding_operator.cluster import BY_KIND, EMBEDDING_SERVICES, ClusterClient
+from embedding_operator.api.kinds import BY_KIND, EMBEDDING_SERVICES
+from embedding_operator.cluster import ClusterClient
 from embedding_operator.commands.manifests import parsed
 from embedding_operator.control.plan import OperatorIdentity, plan
 from embedding_operator.observe.snapshot import Object, Snapshot
@@ -41,11 +42,10 @@ async def _snapshot(cluster: ClusterClient, resource: dict[str, Any]) -> Snapsho
     live = await cluster.get(EMBEDDING_SERVICES, metadata["namespace"], metadata["name"])
     merged = {**resource, "metadata": live["metadata"]} if live is not None else resource
     children: dict[tuple[str, str, str], Object] = {}
-    for reference in inventory(parsed(merged)):
-        kind = BY_KIND[reference.api_version, reference.kind]
-        child = await cluster.get(kind, metadata["namespace"], reference.name)
+    for kind, name in inventory(parsed(merged)):
+        child = await cluster.get(kind, metadata["namespace"], name)
         if child is not None:
-            children[kind.api_version, kind.kind, reference.name] = child
+            children[kind.api_version, kind.kind, name] = child
     return Snapshot(resource=merged, now=datetime.now(UTC), children=children)
 
 

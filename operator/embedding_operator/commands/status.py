@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from embedding_operator.api.constants import SERVICE_LABEL
-from embedding_operator.cluster import EMBEDDING_SERVICES, PODS, ClusterClient
+from embedding_operator.api.kinds import EMBEDDING_SERVICES, PODS
+from embedding_operator.cluster import ClusterClient
 from embedding_operator.observe.pods import parse_time, pod_state
 from embedding_operator.observe.snapshot import PodState
 

@@ -1,31 +1,18 @@
-"""kopf's watches: every event names a resource to look at, and nothing more happens in a handler.
+"""kopf's watch of EmbeddingServices: every event is passed on, and nothing more happens in a handler.
 
-No finalizers, no annotations, no timers and no daemons: kopf writes nothing to the cluster here.
+No finalizers, no annotations, no timers and no daemons: kopf writes nothing to the cluster here. Children and Pods are
+followed by `observe.follow`, because nothing is to be handled there, only to be known.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import kopf
 from kubernetes.aio.client import Configuration
 
-from embedding_operator.api.constants import GROUP, PLURAL, SERVICE_LABEL, VERSION
-from embedding_operator.control.queue import Key
-
-COALESCE_SECONDS: Final = 0.05
-"""Events come in bursts: a short wait makes one look of many."""
-
-_CHILDREN: Final = (
-    ("apps", "v1", "deployments"),
-    ("", "v1", "services"),
-    ("autoscaling", "v2", "horizontalpodautoscalers"),
-    ("policy", "v1", "poddisruptionbudgets"),
-    ("networking.k8s.io", "v1", "networkpolicies"),
-    ("", "v1", "pods"),
-)
+from embedding_operator.api.constants import GROUP, PLURAL, VERSION
 
 
 def watch_settings() -> kopf.OperatorSettings:
@@ -42,21 +29,15 @@ def watch_settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.process.ultimate_exiting_timeout = 20
-    for child in _CHILDREN:
-        settings.watching.label_selectors[child] = SERVICE_LABEL
+    settings.watching.chunk_size = 100
     return settings
 
 
 def build_registry(
-    on_key: Callable[[Key, float], None],
-    on_resource: Callable[[Key], None],
-    on_gone: Callable[[Key], None],
-    configuration: Callable[[], Any],
-    heard: Callable[[float], None],
+    on_event: Callable[[str | None, dict[str, Any]], None], configuration: Callable[[], Any]
 ) -> kopf.OperatorRegistry:
-    """A registry whose handlers call `on_key` with the resource to look at and a short delay.
+    """A registry whose handler tells `on_event` the type (None: listed) and the object of every event.
 
-    `on_resource` is told of resources that exist, `on_gone` of deleted ones, `heard` the time of every event;
     `configuration` gives the connection afresh each time kopf logs in (tokens rotate).
     """
     registry = kopf.OperatorRegistry()
@@ -66,23 +47,9 @@ def build_registry(
         return connection_info(await configuration())
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def resource_event(event: Any, namespace: str | None, name: str | None, **_: Any) -> None:
-        heard(time.time())
-        key = (namespace or "", name or "")
-        if event["type"] == "DELETED":
-            on_gone(key)
-        else:
-            on_resource(key)
-        on_key(key, COALESCE_SECONDS)
+    async def resource_event(event: Any, **_: Any) -> None:
+        on_event(event["type"], event["object"])
 
-    async def child_event(body: Any, namespace: str | None, **_: Any) -> None:
-        heard(time.time())
-        name = (body["metadata"].get("labels") or {}).get(SERVICE_LABEL)
-        if name and namespace:
-            on_key((namespace, name), COALESCE_SECONDS)
-
-    for group, version, plural in _CHILDREN:
-        kopf.on.event(group, version, plural, registry=registry, id=f"child-{plural}")(child_event)
     return registry
 
 

@@ -7,6 +7,8 @@ The rules, after client-go's leaderelection, with a fence added:
 - `may_write` is asked before every write. It is true only while less than the lease duration minus a margin has passed
   since the *start* of the last successful renewal. A process that was stopped, or whose API server hangs, therefore
   stops writing before anybody else may begin.
+- Who takes over a Lease that ran out waits `SETTLE_SECONDS` before its first write: what the last leader had sent to an
+  API server that hung is served, or dropped, as soon as that goes on, and must not come after writes of the next one.
 - The Lease is given up on SIGTERM, so that the next replica need not wait.
 """
 
@@ -20,13 +22,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from embedding_operator.cluster import LEASES, ClusterClient, ClusterError, Object
+from embedding_operator.api.kinds import LEASES
+from embedding_operator.cluster import ClusterClient, ClusterError, Object
 
 LEASE_SECONDS: Final = 10
 RENEW_SECONDS: Final = 2.0
 MARGIN_SECONDS: Final = 4.0
 """For writes already on their way when the fence closes: their timeout is no longer than this."""
 REQUEST_SECONDS: Final = 3.0
+SETTLE_SECONDS: Final = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +59,14 @@ class Leadership:
     clock: Callable[[], float]
     on_change: Callable[[bool], Awaitable[None]]
     _renewed_at: float = field(default=float("-inf"))
+    _settled_at: float = field(default=float("-inf"))
     _seen: LeaseRecord | None = None
     _leading: bool = False
 
     def may_write(self) -> bool:
         """Whether a write sent now is certain to be this leader's."""
-        return self.clock() - self._renewed_at < LEASE_SECONDS - MARGIN_SECONDS
+        now = self.clock()
+        return now - self._renewed_at < LEASE_SECONDS - MARGIN_SECONDS and now >= self._settled_at
 
     async def run(self) -> None:
         """Stay in the election until cancelled; then give the Lease up if it is ours."""
@@ -96,6 +102,8 @@ class Leadership:
             self._renewed_at = float("-inf")
             return False
         await self.cluster.replace(LEASES, self._lease(lease))
+        if holder not in ("", self.identity):
+            self._settled_at = self.clock() + SETTLE_SECONDS
         return True
 
     def _expired(self, lease: Object, holder: str) -> bool:
@@ -120,7 +128,7 @@ class Leadership:
         return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": spec}
 
     async def _release(self) -> None:
-        if not self.may_write():
+        if self.clock() - self._renewed_at >= LEASE_SECONDS - MARGIN_SECONDS:
             return
         self._renewed_at = float("-inf")
         try:

@@ -14,24 +14,25 @@ from datetime import UTC, datetime
 from kubernetes.aio.client import ApiClient
 
 from embedding_operator.act.apply import Applier
-from embedding_operator.cluster import EMBEDDING_SERVICES, ClusterClient, ClusterError, load_configuration
+from embedding_operator.cluster import ClusterClient, load_configuration, user_agent
 from embedding_operator.control.leader import MARGIN_SECONDS, REQUEST_SECONDS, Leadership
 from embedding_operator.control.plan import OperatorIdentity
 from embedding_operator.control.queue import Key, WorkQueue
 from embedding_operator.control.reconciler import Reconciler, Rhythm
 from embedding_operator.control.server import Health, serve
-from embedding_operator.control.watches import Sinks, watch_for_ever
+from embedding_operator.control.sources import Sources
+from embedding_operator.control.watchdog import Silence
 from embedding_operator.judge.decisions import RuntimeDefaults
 from embedding_operator.metrics_api.service import Listening, MetricsApi
 from embedding_operator.observe.endpoints import EndpointReader
 from embedding_operator.observe.observer import Observer
+from embedding_operator.observe.polling import Poller
 from embedding_operator.settings import Settings
 from embedding_operator.telemetry import Metrics
 
 log = logging.getLogger(__name__)
 
 STUCK_RECONCILE_SECONDS = 120.0
-FIRST_LIST_RETRY_SECONDS = 5.0
 POD_LABELS = {"app.kubernetes.io/part-of": "embedding-operator", "app.kubernetes.io/component": "operator"}
 """What the chart puts on the operator's Pods whatever its values; a NetworkPolicy of a service admits them by it."""
 
@@ -60,17 +61,15 @@ def _metrics_api(settings: Settings, cluster: ClusterClient) -> MetricsApi | Non
 class Operator:
     """One replica of the operator. `run` returns after SIGTERM or SIGINT, with the Lease given up."""
 
-    def __init__(self, settings: Settings, api: ApiClient, lease_api: ApiClient) -> None:
+    def __init__(self, settings: Settings, api: ApiClient, lease_api: ApiClient, watch_api: ApiClient) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.queue = WorkQueue(time.monotonic)
-        self.known: set[Key] = set()
+        self._answered_at = time.monotonic()
         self._leading = False
-        self._watching = asyncio.Event()
         self._stopping = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
-        self._first_list: asyncio.Task[None] | None = None
-        lease_cluster = ClusterClient(lease_api, count=self.metrics.count_api_request, timeout=REQUEST_SECONDS)
+        lease_cluster = ClusterClient(lease_api, count=self._count, timeout=REQUEST_SECONDS)
         self.leadership = Leadership(
             lease_cluster,
             settings.namespace,
@@ -82,13 +81,16 @@ class Operator:
         self.cluster = ClusterClient(
             api,
             may_write=self.leadership.may_write,
-            count=self.metrics.count_api_request,
+            count=self._count,
             write_timeout=MARGIN_SECONDS,
         )
+        self.watch_cluster = ClusterClient(watch_api, may_write=lambda: False, count=self._count)
+        self.sources = Sources(settings, self.watch_cluster, self.metrics, self._enqueue)
         self.endpoints = EndpointReader(utc_now)
+        self.poller = Poller(self.endpoints, on_news=self.sources.on_news)
         self.reconciler = Reconciler(
             cluster=self.cluster,
-            observer=Observer(self.cluster, self.endpoints, utc_now),
+            observer=Observer(self.cluster, self.sources.mirror, self.poller, utc_now),
             applier=Applier(self.cluster),
             operator=identity_of_operator(settings),
             queue=self.queue,
@@ -98,19 +100,19 @@ class Operator:
             now=utc_now,
             manage_monitoring=settings.manage_monitoring,
         )
-        self.metrics_api = _metrics_api(settings, self.cluster)
+        self.metrics_api = _metrics_api(settings, self.watch_cluster)
         self.metrics.queue_depth.set_function(lambda: self.queue.depth)
         self.metrics.queue_oldest_seconds.set_function(lambda: self.queue.oldest_seconds)
         self.metrics.leader.set_function(lambda: 1.0 if self.leadership.may_write() else 0.0)
-        self.metrics.services.set_function(lambda: len(self.known))
+        self.metrics.services.set_function(lambda: len(self.sources.known))
 
     async def run(self) -> None:
         self._stop_on_signals()
         health = Health(alive=self._alive, ready=self._not_ready)
         server = await serve(self.metrics, health, host=self.settings.host, port=self.settings.port)
         tasks = [
-            asyncio.create_task(self._watch(), name="watch"),
-            asyncio.create_task(self._resync(), name="resync"),
+            asyncio.create_task(self.sources.watch(), name="watch"),
+            asyncio.create_task(self.sources.resync(), name="resync"),
             asyncio.create_task(self.leadership.run(), name="leadership"),
             asyncio.create_task(self._stopping.wait(), name="stop"),
         ]
@@ -128,6 +130,7 @@ class Operator:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.poller.aclose()
             await self.endpoints.aclose()
             await server.cleanup()
 
@@ -137,59 +140,14 @@ class Operator:
 
     # What to look at ------------------------------------------------------------------------------------------------
 
+    def _count(self, verb: str, resource: str, status: int) -> None:
+        if status:
+            self._answered_at = time.monotonic()
+        self.metrics.count_api_request(verb, resource, status)
+
     def _enqueue(self, key: Key, delay: float) -> None:
         if self._leading:
             self.queue.add(key, delay)
-
-    def _heard(self, moment: float) -> None:
-        self.metrics.last_event.set(moment)
-
-    async def _watch(self) -> None:
-        """The watches, on every replica, so that a new leader starts with a warm picture."""
-        sinks = Sinks(self._enqueue, self.known.add, self.known.discard, self._heard, self._watching.set)
-        scopes = self.settings.watch_namespaces or (None,)
-        log.info("watching EmbeddingServices in %s", ", ".join(scope or "all namespaces" for scope in scopes))
-        async with asyncio.TaskGroup() as group:
-            for scope in scopes:
-                group.create_task(watch_for_ever(self.cluster, scope, self.settings.pod_name, sinks))
-
-    async def _resync(self) -> None:
-        """List all services once per period: whatever a watch lost is found again."""
-        while True:
-            await asyncio.sleep(self.settings.resync_seconds * (0.9 + 0.2 * random.random()))  # noqa: S311 - jitter
-            if self._leading:
-                await self._list_all()
-
-    async def _first_list_of_all(self) -> None:
-        """What a new leader begins with; repeated until it succeeded everywhere."""
-        while not await self._list_all(spread=1.0):  # noqa: ASYNC110 - what fails is asked again, not waited for
-            await asyncio.sleep(FIRST_LIST_RETRY_SECONDS)
-
-    async def _list_all(self, spread: float | None = None) -> bool:
-        """Enqueue every service there is, spread over a part of the period so that they do not come all at once.
-
-        A namespace that cannot be listed keeps what is known of it, and does not keep the others from being looked at.
-        Answers whether all could be listed.
-        """
-        window = self.settings.resync_seconds / 4 if spread is None else spread
-        complete = True
-        for namespace in self.settings.watch_namespaces or (None,):
-            try:
-                items, _ = await self.cluster.list(EMBEDDING_SERVICES, namespace)
-            except ClusterError as error:
-                log.warning("cannot list EmbeddingServices: %s", error.message)
-                # A namespace that is gone or closed is its watch's business; the rest is worth another try soon.
-                complete = complete and error.forbidden
-                continue
-            found = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
-            missing = {key for key in self.known - found if namespace in (None, key[0])}
-            self.known -= missing
-            self.known |= found
-            for key in found | missing:
-                self._enqueue(key, window * random.random())  # noqa: S311 - jitter
-        if complete:
-            self.metrics.last_resync.set(time.time())
-        return complete
 
     # Who works ------------------------------------------------------------------------------------------------------
 
@@ -198,33 +156,37 @@ class Operator:
         if leading:
             workers = range(self.settings.workers)
             self._workers = [asyncio.create_task(self.queue.work(self.reconciler.handle)) for _ in workers]
-            # Beside the election, not in it: a list that takes long must not delay the renewal of the Lease.
-            self._first_list = asyncio.create_task(self._first_list_of_all())
+            for key in self.sources.known:
+                self._enqueue(key, random.random())  # noqa: S311 - jitter
         else:
             await self._stop_workers()
             self.queue.clear()
             self.metrics.service_ready.clear()
 
     async def _stop_workers(self) -> None:
-        tasks = [*self._workers, *([self._first_list] if self._first_list is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._workers, self._first_list = [], None
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        self._workers = []
+
+    def _silence(self) -> Silence:
+        return self.sources.silence(answered_ago=time.monotonic() - self._answered_at)
 
     def _not_ready(self) -> str | None:
-        if not self._watching.is_set():
+        if not self.sources.watching.is_set():
             return "not watching yet"
-        return self.metrics_api.fault() if self.metrics_api is not None else None
+        return self._silence().not_ready() or (self.metrics_api.fault() if self.metrics_api is not None else None)
 
     def _alive(self) -> str | None:
         dead = [worker for worker in self._workers if worker.done()]
         if dead:
             return f"{len(dead)} of {len(self._workers)} workers ended"
+        if fault := self._silence().not_alive():
+            return fault
         if not self._leading:
             return None
         for what, seconds in (
-            ("due", self.queue.oldest_seconds),
+            ("due, with no worker taking anything,", self.queue.stuck_seconds),
             ("being looked at", self.queue.longest_running_seconds),
         ):
             if seconds > STUCK_RECONCILE_SECONDS:
@@ -234,10 +196,16 @@ class Operator:
 
 @contextlib.asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Operator]:
-    """An operator with its two connections: one for the work, one for the Lease alone."""
-    api, lease_api = ApiClient(await load_configuration()), ApiClient(await load_configuration())
+    """An operator with its three connections: one for the work, one for the Lease alone, and one for watches, of which
+    there are as many as namespaces and kinds."""
+    watching = await load_configuration()
+    watching.connection_pool_maxsize = 0  # no limit
+    apis = [ApiClient(await load_configuration()), ApiClient(await load_configuration()), ApiClient(watching)]
+    for api in apis:
+        # In the API server's audit log every request names the replica that made it.
+        api.user_agent = user_agent(settings.pod_name)
     try:
-        yield Operator(settings, api, lease_api)
+        yield Operator(settings, *apis)
     finally:
-        await api.close()
-        await lease_api.close()
+        for api in apis:
+            await api.close()

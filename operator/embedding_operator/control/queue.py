@@ -40,6 +40,7 @@ class WorkQueue:
     _again: dict[Key, float] = field(default_factory=dict)
     _failures: dict[Key, int] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _moved_at: float = field(default=float("-inf"))
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Have `key` looked at in `delay` seconds, or earlier if it is due earlier already."""
@@ -78,6 +79,14 @@ class WorkQueue:
         return max(0.0, self.clock() - min(self._due.values(), default=self.clock()))
 
     @property
+    def stuck_seconds(self) -> float:
+        """For how long something has been due while nothing was taken and nothing done. A queue that is long, but
+        moves, is not stuck."""
+        if not self.depth:
+            return 0.0
+        return min(self.oldest_seconds, self.clock() - self._moved_at)
+
+    @property
     def longest_running_seconds(self) -> float:
         """For how long the longest look has been under way."""
         return max(0.0, self.clock() - min(self._running.values(), default=self.clock()))
@@ -97,7 +106,7 @@ class WorkQueue:
                     break
                 heapq.heappop(self._heap)
                 del self._due[key]
-                self._running[key] = self.clock()
+                self._running[key] = self._moved_at = self.clock()
                 return key
             try:
                 async with asyncio.timeout(wait):
@@ -119,6 +128,7 @@ class WorkQueue:
 
     def _finish(self, key: Key, delay: float | None) -> None:
         self._running.pop(key, None)
+        self._moved_at = self.clock()
         asked = self._again.pop(key, None)
         if asked is not None:
             self.add(key, max(0.0, asked - self.clock()))

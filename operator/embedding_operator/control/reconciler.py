@@ -16,9 +16,10 @@ from embedding_operator.act.apply import Applier, Change, after
 from embedding_operator.act.status import write_status
 from embedding_operator.api import EmbeddingService, parse
 from embedding_operator.api.constants import RUNTIME_PORT
-from embedding_operator.cluster import BY_KIND, ClusterClient, ClusterError, NotLeading
+from embedding_operator.api.kinds import BY_KIND, EMBEDDING_SERVICES
+from embedding_operator.cluster import ClusterClient, ClusterError, NotLeading
 from embedding_operator.control.consequences import Consequence, consequence, retry_delay
-from embedding_operator.control.plan import OperatorIdentity, plan
+from embedding_operator.control.plan import OperatorIdentity, Plan, plan
 from embedding_operator.control.queue import Key, WorkQueue
 from embedding_operator.errors import InvalidSpec, OperatorError
 from embedding_operator.judge.conditions import NOT_OBSERVED, Truth, Verdict
@@ -61,16 +62,26 @@ def interest_of(resource: Mapping[str, Any], service: EmbeddingService | None, *
     """What has to be read for this service. Pure."""
     if service is None:
         return Interest(children=(), port=RUNTIME_PORT, tls=False)
-    children = [
-        (BY_KIND[reference.api_version, reference.kind], reference.name)
-        for reference in inventory(service)
-        if monitoring or not (reference.optional_api or reference.kind == "ConfigMap")
-    ]
+    children = [(resource, name) for resource, name in inventory(service) if monitoring or not resource.monitoring]
     return Interest(
         children=tuple(children),
         port=RUNTIME_PORT,
         tls=service.spec.runtime.tls is not None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one look came to, before anything is done."""
+
+    service: EmbeddingService | None
+    """None when the spec could not be understood."""
+    snapshot: Snapshot
+    plan: Plan | None
+    """None when nothing may be done."""
+    accepted: Verdict
+    applied: Verdict
+    blocked: Consequence | None
 
 
 @dataclass(slots=True)
@@ -113,6 +124,7 @@ class Reconciler:
         """The resource is gone."""
         self._memory.pop(key, None)
         self._waits.pop(key, None)
+        self.observer.poller.forget(key)
         self.queue.forget(key)
         try:
             self.metrics.service_ready.remove(*key)
@@ -121,15 +133,43 @@ class Reconciler:
 
     async def _reconcile(self, key: Key) -> tuple[str, float | None, bool]:
         """(result for the metric, seconds until the next look, whether it failed)."""
-        resource = await self.observer.resource(*key)
-        if resource is None or "deletionTimestamp" in resource["metadata"]:
+        mirrored = self.observer.mirror.fresh(key[0])
+        sight = await self._look(key, live=not mirrored)
+        if mirrored and (sight is None or self._has_to_act(sight)):
+            # The mirror may be behind. Whoever wants to write reads first what is there.
+            sight = await self._look(key, live=True)
+        if sight is None:
             # Owner references let the garbage collector remove the children; there is nothing to do here.
             self.forget(key)
             return "gone", None, False
+        service, snapshot, blocked = sight.service, sight.snapshot, sight.blocked
+        applied = sight.applied
+        changes: tuple[Change, ...] = ()
+        if sight.plan is not None:
+            try:
+                changes = await self._act(sight.plan, snapshot)
+                snapshot = after(snapshot, changes)
+                applied = APPLIED
+            except OperatorError as error:
+                blocked = consequence(error)
+                applied = blocked.verdict
+        memory = self._memory.get(key, Memory())
+        judgement = judge(snapshot, service, accepted=sight.accepted, applied=applied, memory=memory)
+        await self._report(key, snapshot, judgement, changes)
+        if blocked is not None:
+            return blocked.result, blocked.retry_after, blocked.failed
+        if changes:
+            return "changed", min(1.0, self.rhythm.progress), False
+        return "unchanged", self._next_look(key, judgement), False
+
+    async def _look(self, key: Key, *, live: bool) -> Sight | None:
+        """Observe one service and plan its children; None when it is gone or going."""
+        resource = await self.observer.resource(*key, live=live)
+        if resource is None or "deletionTimestamp" in resource["metadata"]:
+            return None
         service: EmbeddingService | None = None
         blocked: Consequence | None = None
         accepted, applied = NOT_OBSERVED, NOT_OBSERVED
-        changes: tuple[Change, ...] = ()
         try:
             service = parse(resource)
             accepted = accepted_verdict(service)
@@ -138,33 +178,28 @@ class Reconciler:
             accepted = blocked.verdict
         interest = interest_of(resource, service, monitoring=self.manage_monitoring)
         try:
-            snapshot = await self.observer.snapshot(resource, interest)
+            snapshot = await self.observer.snapshot(resource, interest, live=live)
         except ClusterError as error:
             if not error.forbidden:
                 raise
             snapshot = Snapshot(resource=resource, now=self.now())
             blocked = blocked or consequence(OperatorError(error.message, reason=Reason.FORBIDDEN.value))
             applied = blocked.verdict
-        if service is not None and blocked is None:
-            try:
-                changes = await self._act(service, snapshot)
-                snapshot = after(snapshot, changes)
-                applied = APPLIED
-            except OperatorError as error:
-                blocked = consequence(error)
-                applied = blocked.verdict
-        judgement = judge(snapshot, service, accepted=accepted, applied=applied, memory=self._memory.get(key, Memory()))
-        await self._report(key, resource, snapshot, judgement, changes)
-        if blocked is not None:
-            return blocked.result, blocked.retry_after, blocked.failed
-        if changes:
-            return "changed", min(1.0, self.rhythm.progress), False
-        return "unchanged", self._next_look(key, judgement), False
+        wanted = plan(service, snapshot, self.operator) if service is not None and blocked is None else None
+        return Sight(service, snapshot, wanted, accepted, applied, blocked)
 
-    async def _act(self, service: EmbeddingService, snapshot: Snapshot) -> tuple[Change, ...]:
-        wanted = plan(service, snapshot, self.operator)
+    def _has_to_act(self, sight: Sight) -> bool:
+        wanted = sight.plan
+        return wanted is not None and self.applier.is_needed(
+            wanted.children, sight.snapshot, hand_over=wanted.hand_over
+        )
+
+    async def _act(self, wanted: Plan, snapshot: Snapshot) -> tuple[Change, ...]:
         changes = await self.applier.apply(wanted.children, snapshot, hand_over=wanted.hand_over)
         for change in changes:
+            if change.live is not None:
+                resource = BY_KIND[change.live["apiVersion"], change.live["kind"]]
+                self.observer.mirror.learn(resource, change.live)
             log.info(
                 "%s %s/%s",
                 change.verb,
@@ -177,19 +212,22 @@ class Reconciler:
     async def _report(
         self,
         key: Key,
-        resource: Mapping[str, Any],
         snapshot: Snapshot,
         judgement: Judgement,
         changes: tuple[Change, ...],
     ) -> None:
+        resource = snapshot.resource
         before: Mapping[str, Any] = resource.get("status") or {}
         status = judgement.status
-        wrote = await write_status(self.cluster, resource, status)
+        written = await write_status(self.cluster, resource, status)
+        if written is not None:
+            self.observer.mirror.learn(EMBEDDING_SERVICES, written)
         ready = judgement.verdicts["Ready"]
         self.metrics.service_ready.labels(*key).set(1 if ready.holds else 0)
         memory = self._memory.get(key, Memory())
         readings = {name: reading.metrics for name, reading in snapshot.readings.items() if reading.metrics is not None}
-        load_written = snapshot.now if wrote and status.get("load") != before.get("load") else memory.load_written_at
+        new_load = written is not None and status.get("load") != before.get("load")
+        load_written = snapshot.now if new_load else memory.load_written_at
         self._memory[key] = Memory(readings, load_written)
         notices = events.of_changes(changes) + events.transitions(before.get("conditions") or (), status["conditions"])
         for notice in notices:

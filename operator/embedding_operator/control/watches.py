@@ -12,12 +12,13 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import kopf
 
-from embedding_operator.cluster import EMBEDDING_SERVICES, ClusterClient, ClusterError, load_configuration
+from embedding_operator.api.kinds import EMBEDDING_SERVICES
+from embedding_operator.cluster import ClusterClient, ClusterError, load_configuration
 from embedding_operator.control.handlers import build_registry, watch_settings
-from embedding_operator.control.queue import Key
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,15 @@ RETRY_SECONDS = 10.0
 class Sinks:
     """Where a watch reports to; called in the operator's own event loop."""
 
-    key: Callable[[Key, float], None]
-    resource: Callable[[Key], None]
-    gone: Callable[[Key], None]
-    heard: Callable[[float], None]
+    event: Callable[[str | None, dict[str, Any]], None]
+    """Type (None: listed) and object."""
     watching: Callable[[], None]
+    stalled: asyncio.Event
+    """Set by whoever found out that this watch delivers nothing any more; it is begun anew then."""
+
+
+class Stalled(Exception):
+    """The watch was found to deliver nothing any more."""
 
 
 async def watch_for_ever(cluster: ClusterClient, namespace: str | None, identity: str, sinks: Sinks) -> None:
@@ -50,8 +55,8 @@ async def _wait_for_resource(cluster: ClusterClient, namespace: str | None, wher
     said = ""
     while True:
         try:
-            await cluster.list(EMBEDDING_SERVICES, namespace)
-            return
+            async for _ in cluster.pages(EMBEDDING_SERVICES, namespace, size=1):
+                return
         except ClusterError as error:
             if error.message != said:
                 log.warning("EmbeddingServices of %s cannot be listed yet: %s", where, error.message)
@@ -82,11 +87,7 @@ async def _watch_once(namespace: str | None, identity: str, sinks: Sinks) -> Bas
 
         reporter = asyncio.create_task(report())
         registry = build_registry(
-            on_key=lambda key, delay: tell(sinks.key, key, delay),
-            on_resource=lambda key: tell(sinks.resource, key),
-            on_gone=lambda key: tell(sinks.gone, key),
-            heard=lambda moment: tell(sinks.heard, moment),
-            configuration=load_configuration,
+            on_event=lambda kind, live: tell(sinks.event, kind, live), configuration=load_configuration
         )
         try:
             await kopf.operator(
@@ -112,7 +113,11 @@ async def _watch_once(namespace: str | None, identity: str, sinks: Sinks) -> Bas
         tell(finish, error)
 
     threading.Thread(target=thread, name=f"watch-{namespace or 'all'}", daemon=True).start()
+    sinks.stalled.clear()
+    stalled = asyncio.create_task(sinks.stalled.wait())
     try:
-        return await ended
+        await asyncio.wait((ended, stalled), return_when=asyncio.FIRST_COMPLETED)
+        return ended.result() if ended.done() else Stalled("it delivers nothing any more")
     finally:
+        stalled.cancel()
         stop.set()

@@ -71,6 +71,19 @@ def _named(problem: Problem) -> str:
     return f"Pod {problem.pod}: {problem.message}"
 
 
+def _because(problem: Problem) -> Verdict:
+    """False for what keeps a Pod from serving. That the operator cannot look is no reason for anything to be False."""
+    reason = Reason.STARTING if problem.reason is Reason.ENDPOINT_UNREACHABLE else problem.reason
+    return Verdict(Truth.FALSE, reason, _named(problem))
+
+
+def _refused(rollout: Rollout | None) -> Verdict | None:
+    """Pods that the API server does not admit: there is no Pod to tell of it."""
+    if rollout is None or not rollout.failure:
+        return None
+    return Verdict(Truth.FALSE, Reason.REFUSED, f"Pods cannot be created: {rollout.failure}")
+
+
 def available(facts: Facts) -> Verdict:
     """True while at least one Pod serves. What is asked for and missing is Ready's business."""
     serves = len(serving(facts.pods))
@@ -80,8 +93,8 @@ def available(facts: Facts) -> Verdict:
         return Verdict(Truth.FALSE, Reason.SUSPENDED, "spec.suspend is set: no Pods run")
     problem = _first_problem(facts)
     if problem is not None:
-        return Verdict(Truth.FALSE, problem.reason, _named(problem))
-    return Verdict(Truth.FALSE, Reason.NO_PODS, "no Pod is ready")
+        return _because(problem)
+    return _refused(facts.rollout) or Verdict(Truth.FALSE, Reason.NO_PODS, "no Pod is ready")
 
 
 def progressing(facts: Facts) -> Verdict:
@@ -102,7 +115,8 @@ def progressing(facts: Facts) -> Verdict:
         text = f"{rollout.updated} of {rollout.desired} Pods have the current template"
         rest = f"{old} old remain" if old else f"{rollout.available} are available"
         place = "; Pods are replaced in place, because nothing is free for one more" if facts.in_place else ""
-        return Verdict(Truth.TRUE, Reason.ROLLING_OUT, f"{text}, {rest}{place}")
+        pause = "; the Deployment is paused: `kubectl rollout resume` lets it go on" if rollout.paused else ""
+        return Verdict(Truth.TRUE, Reason.ROLLING_OUT, f"{text}, {rest}{place}{pause}")
     return Verdict(Truth.FALSE, Reason.ROLLED_OUT, "every Pod has the current template")
 
 
@@ -161,21 +175,25 @@ def ready(facts: Facts, others: Mapping[str, Verdict]) -> Verdict:
     fault = next((problem for problem in facts.problems if not problem.waiting), None)
     rollout = facts.rollout
     complete = rollout is not None and rollout.complete
-    if fault is not None and (serves < facts.minimum or not complete):
-        return Verdict(Truth.FALSE, fault.reason, _named(fault))
+    if serves < facts.minimum or not complete:
+        if fault is not None:
+            return Verdict(Truth.FALSE, fault.reason, _named(fault))
+        refused = _refused(rollout)
+        if refused is not None:
+            return refused
     if others["ModelLoaded"].reason is Reason.REPLICAS_DISAGREE:
         return others["ModelLoaded"]
     waiting = _first_problem(facts)
     if not complete:
         if serves == 0 and waiting is not None:
-            return Verdict(Truth.FALSE, waiting.reason, _named(waiting))
+            return _because(waiting)
         state = others["Progressing"]
         reason = state.reason if state.reason is Reason.DEADLINE_EXCEEDED else Reason.ROLLING_OUT
         message = state.message if waiting is None else f"{state.message}; {_named(waiting)}"
         return Verdict(Truth.FALSE, reason, message)
     if serves < facts.minimum:
         if serves == 0 and waiting is not None:
-            return Verdict(Truth.FALSE, waiting.reason, _named(waiting))
+            return _because(waiting)
         tail = f"; {_named(waiting)}" if waiting is not None else ""
         return Verdict(Truth.FALSE, Reason.SCALING, f"{serves} of {facts.minimum} Pods are ready{tail}")
     loaded = others["ModelLoaded"]

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from embedding_operator.api.constants import FIELD_MANAGER
+from embedding_operator.api.constants import CONTAINER_NAME, FIELD_MANAGER
 from embedding_operator.judge.rollout import rollout_of
+from embedding_operator.observe.managed_fields import applied_fields, own_annotations
 from embedding_operator.observe.snapshot import Object, PodState
 from embedding_operator.render import Strategy
 
@@ -27,7 +28,8 @@ SCHEDULING_PATIENCE = timedelta(seconds=20)
 
 
 def annotations_of(live: Object | None) -> Mapping[str, str]:
-    return ((live or {}).get("metadata") or {}).get("annotations") or {}
+    """What we remember on the Deployment. What somebody else wrote under our names is not believed."""
+    return own_annotations(live, FIELD_MANAGER)
 
 
 # Replicas ------------------------------------------------------------------------------------------------------------
@@ -49,10 +51,8 @@ class Replicas:
 
 def owns_replicas(deployment: Object, manager: str = FIELD_MANAGER) -> bool:
     """Whether `spec.replicas` of this Deployment was last applied by `manager`."""
-    for entry in deployment["metadata"].get("managedFields") or ():
-        if entry.get("manager") == manager and entry.get("operation") == "Apply" and not entry.get("subresource"):
-            return "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
-    return False
+    fields = applied_fields(deployment, manager) or {}
+    return "f:replicas" in (fields.get("f:spec") or {})
 
 
 def _kept(deployment: Object | None, spec_replicas: int) -> int | None:
@@ -154,7 +154,19 @@ def _pinned(deployment: Object | None) -> RuntimeDefaults | None:
         value = json.loads(annotations_of(deployment).get(RUNTIME_DEFAULTS, ""))
         return RuntimeDefaults(str(value["image"]), str(value["pullPolicy"]), tuple(map(str, value["pullSecrets"])))
     except (ValueError, KeyError, TypeError):
+        return _running(deployment)
+
+
+def _running(deployment: Object | None) -> RuntimeDefaults | None:
+    """The defaults that a Deployment of ours runs with: what the annotation said before somebody touched it."""
+    if deployment is None or TEMPLATE_HASH not in annotations_of(deployment):
         return None
+    pod = deployment["spec"]["template"]["spec"]
+    container = next((it for it in pod["containers"] if it["name"] == CONTAINER_NAME), None)
+    if container is None:
+        return None
+    secrets = tuple(secret["name"] for secret in pod.get("imagePullSecrets") or ())
+    return RuntimeDefaults(container["image"], container.get("imagePullPolicy", "IfNotPresent"), secrets)
 
 
 def decide_defaults(

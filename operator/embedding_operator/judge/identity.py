@@ -87,7 +87,7 @@ def identity_of(pods: Iterable[PodState], readings: Mapping[str, Reading]) -> Id
     for pod in ready:
         reading = readings.get(pod.name)
         if reading is None:
-            unreachable[pod.name] = "it was not asked"
+            unreachable[pod.name] = "it has not answered yet"
         elif reading.error is not None or not reading.ready:
             unreachable[pod.name] = reading.error or f"it says it is not ready: {reading.message}"
         elif reading.manifest is None:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from embedding_operator.api.constants import CONTAINER_NAME
 from embedding_operator.judge.reasons import Reason
-from embedding_operator.observe.pods import runtime_container
+from embedding_operator.observe.pods import KILLED_EXIT_CODES, runtime_container
 from embedding_operator.observe.snapshot import ContainerState, PodState, Reading
 
 MODEL_LOAD_EXIT_CODE = 3
@@ -29,6 +30,10 @@ _MISSING_SECRET = re.compile(
 )
 _CLAIM = re.compile(r"persistentvolumeclaim|PersistentVolumeClaim|persistent volume claim", re.I)
 _INSUFFICIENT = re.compile(r"Insufficient ([A-Za-z0-9./_-]+)")
+_ENDED_BY_PROBE = re.compile(r"failed (startup|liveness) probe, will be restarted")
+_NODE_LOST = "NodeLost"
+_OVER = ("Failed", "Succeeded")
+_GATES = "ReadinessGatesNotReady"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,11 @@ def _scheduling(pod: PodState, accelerator: str | None) -> Problem | None:
     return Problem(pod.name, reason, _cut(message or pod.scheduling_reason), since=pod.created)
 
 
+def _pulls(message: str) -> bool:
+    """Whether an event's message is about the progress of pulling an image."""
+    return message.startswith(("Pulling image", "Successfully pulled image", "Container image"))
+
+
 def _volume(pod: PodState) -> Problem | None:
     """Causes that only events name: the Pod is on a node, its containers wait for volumes."""
     for message in pod.warnings:
@@ -79,7 +89,7 @@ def _volume(pod: PodState) -> Problem | None:
             return Problem(pod.name, Reason.SECRET_NOT_FOUND, _cut(message), since=pod.created)
         if _CLAIM.search(message):
             return Problem(pod.name, Reason.CLAIM_NOT_BOUND, _cut(message), since=pod.created)
-    mounts = [message for message in pod.warnings if "mount" in message.lower() or "volume" in message.lower()]
+    mounts = [message for message in pod.warnings if re.search("mount|volume", message, re.I) and not _pulls(message)]
     if mounts:
         return Problem(pod.name, Reason.VOLUME_MOUNT_FAILED, _cut(mounts[0]), since=pod.created)
     return None
@@ -101,6 +111,32 @@ def _ended(container: ContainerState) -> tuple[Reason, str] | None:
     return reason, f"{words} ({code})" if words else f"{container.terminated_reason}, {code}, and said nothing"
 
 
+def _ended_by_probe(pod: PodState, container: ContainerState) -> tuple[Reason, str] | None:
+    """Reason and message when the kubelet ended the container because a probe failed; only events tell that."""
+    if container.exit_code not in KILLED_EXIT_CODES or container.terminated_reason == "OOMKilled":
+        return None
+    about = [text for text in pod.warnings if _ENDED_BY_PROBE.search(text) and f"ontainer {container.name} " in text]
+    if not about:
+        return None
+    kind = _ENDED_BY_PROBE.findall(about[0])[0].capitalize()
+    cause = next((text for text in pod.warnings if text.startswith(f"{kind} probe")), "")
+    return Reason.PROBE_FAILED, ": ".join(text.strip() for text in (about[0], cause) if text)
+
+
+def _unready(pod: PodState, reading: Reading | None) -> Problem | None:
+    """A container that had started, runs, and is not ready: its readiness probe fails."""
+    container = next((it for it in pod.containers if it.started and it.running_since and not it.ready), None)
+    if container is None:
+        return None
+    probe = next((text for text in pod.warnings if text.startswith("Readiness probe")), "")
+    if not probe and reading is not None and reading.ready:
+        return None  # started a moment ago: its first readiness probe is still to come
+    own = reading is not None and container.name == CONTAINER_NAME
+    said = (reading.error or reading.message) if reading is not None and own and not reading.ready else ""
+    text = "; ".join(part.strip() for part in (probe, said) if part) or "its readiness probe fails"
+    return Problem(pod.name, Reason.PROBE_FAILED, _cut(text), container.name, container.restarts, pod.created)
+
+
 def _container(pod: PodState, container: ContainerState) -> Problem | None:
     def problem(reason: Reason, message: str) -> Problem:
         return Problem(pod.name, reason, _cut(message), container.name, container.restarts, pod.created)
@@ -112,7 +148,7 @@ def _container(pod: PodState, container: ContainerState) -> Problem | None:
         missing = _MISSING_SECRET.search(container.waiting_message)
         reason = Reason.SECRET_NOT_FOUND if missing else Reason.CONTAINER_CONFIGURATION
         return problem(reason, container.waiting_message or waiting)
-    ended = _ended(container)
+    ended = _ended_by_probe(pod, container) or _ended(container)
     # A container that ended badly and now runs again keeps its cause until it is ready: in a crash loop the short
     # runs between two ends would otherwise hide the cause half of the time.
     if ended is not None and not container.ready and (container.running_since is None or container.restarts > 0):
@@ -123,7 +159,11 @@ def _container(pod: PodState, container: ContainerState) -> Problem | None:
 def _loading(pod: PodState, reading: Reading | None, now: datetime) -> Problem:
     """A Pod whose containers run, but that is not ready: what its own ready endpoint says."""
     if reading is None:
-        return Problem(pod.name, Reason.STARTING, "containers are being started", since=pod.created, waiting=True)
+        pulling = next((text for text in pod.warnings if _pulls(text)), "")
+        text = "containers are being started"
+        if pulling.startswith("Pulling image"):
+            text = pulling[0].lower() + pulling[1:]
+        return Problem(pod.name, Reason.STARTING, _cut(text), since=pod.created, waiting=True)
     if reading.error is not None:
         container = runtime_container(pod)
         if container is not None and container.running_since and now - container.running_since < OPENING_TIME:
@@ -131,9 +171,9 @@ def _loading(pod: PodState, reading: Reading | None, now: datetime) -> Problem:
             return Problem(pod.name, Reason.STARTING, text, since=pod.created, waiting=True)
         return Problem(pod.name, Reason.ENDPOINT_UNREACHABLE, _cut(reading.error), since=pod.created, waiting=True)
     if reading.ready:
-        return Problem(
-            pod.name, Reason.STARTING, "ready; its probe has not passed yet", since=pod.created, waiting=True
-        )
+        gates = pod.ready_reason == _GATES
+        text = f"ready; waits for {pod.ready_message}" if gates else "ready; its probe has not passed yet"
+        return Problem(pod.name, Reason.STARTING, _cut(text), since=pod.created, waiting=True)
     reason = Reason.MODEL_DOWNLOADING if reading.message.lower().startswith("downloading") else Reason.MODEL_LOADING
     return Problem(pod.name, reason, _cut(reading.message or "loading"), since=pod.created, waiting=True)
 
@@ -147,9 +187,9 @@ def pod_problem(
     """
     if pod.terminating or pod.ready:
         return None
-    if pod.status_reason in ("Evicted", "NodeLost"):
-        reason = Reason.EVICTED if pod.status_reason == "Evicted" else Reason.NODE_LOST
-        return Problem(pod.name, reason, _cut(pod.status_message or pod.status_reason), since=pod.created)
+    lost = _lost_node(pod) or _over(pod)
+    if lost is not None:
+        return lost
     unscheduled = _scheduling(pod, accelerator)
     if unscheduled is not None:
         return unscheduled
@@ -157,7 +197,40 @@ def pod_problem(
         found = _container(pod, container)
         if found is not None:
             return found
-    return _volume(pod) or _loading(pod, reading, now)
+    return _volume(pod) or _unready(pod, reading) or _loading(pod, reading, now)
+
+
+def _lost_node(pod: PodState) -> Problem | None:
+    """The node's controller calls the Pods of a silent node not ready, and leaves all else as the kubelet left it."""
+    if pod.status_reason != _NODE_LOST and not (pod.containers_ready and not pod.ready_reason):
+        return None
+    text = pod.status_message or f"node {pod.node or 'unknown'} does not answer; the Pod may or may not still run there"
+    return Problem(pod.name, Reason.NODE_LOST, _cut(text), since=pod.created)
+
+
+def _over(pod: PodState) -> Problem | None:
+    """A Pod that its node has ended or refused; the kubelet starts nothing in it again."""
+    if pod.phase != "Failed":
+        return None
+    if pod.status_reason == "Evicted":
+        return Problem(pod.name, Reason.EVICTED, _cut(pod.status_message or "evicted"), since=pod.created)
+    text = ": ".join(part for part in (pod.status_reason, pod.status_message) if part)
+    return Problem(pod.name, Reason.POD_FAILED, _cut(text or "the Pod failed"), since=pod.created)
+
+
+def _outlived(pod: PodState, pods: Iterable[PodState]) -> bool:
+    """Whether a Pod that is over is past history: a younger one got ready, or its template has given way to another.
+
+    Pods that a node evicted stay until somebody deletes them; they must not explain what is wrong much later.
+    """
+    if pod.phase not in _OVER:
+        return False
+    live = [other for other in pods if other.phase not in _OVER]
+    replaced = not any(other.template_hash == pod.template_hash for other in live)
+    return any(
+        (other.ready and other.created > pod.created) or (replaced and (other.ready or other.created > pod.created))
+        for other in live
+    )
 
 
 def problems_of(
@@ -165,7 +238,8 @@ def problems_of(
 ) -> tuple[Problem, ...]:
     """The problems of all Pods: faults first, the newest Pod's first among equals (it has the current template)."""
     ordered = sorted(pods, key=lambda pod: pod.created, reverse=True)
-    found = [pod_problem(pod, readings.get(pod.name), now, accelerator) for pod in ordered]
+    present = [pod for pod in ordered if not _outlived(pod, ordered)]
+    found = [pod_problem(pod, readings.get(pod.name), now, accelerator) for pod in present]
     problems = [problem for problem in found if problem is not None]
     return tuple(sorted(problems, key=lambda problem: problem.waiting))
 

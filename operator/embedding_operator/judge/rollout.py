@@ -26,6 +26,10 @@ class Rollout:
     deadline_exceeded: bool
     revision: int
     message: str = ""
+    paused: bool = False
+    """Whether somebody paused the Deployment (`kubectl rollout pause`): changes wait until it is resumed."""
+    failure: str = ""
+    """Why Pods cannot be created: a quota, an admission policy, a Pod Security level. Empty when they can."""
 
     @property
     def complete(self) -> bool:
@@ -38,15 +42,23 @@ def rollout_of(deployment: Object) -> Rollout:
     metadata, status = deployment["metadata"], deployment.get("status") or {}
     conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
     progressing = conditions.get("Progressing") or {}
+    failure = conditions.get("ReplicaFailure") or {}
+    desired, updated = int(deployment["spec"].get("replicas", 1)), int(status.get("updatedReplicas") or 0)
+    available = int(status.get("availableReplicas") or 0)
+    paused = bool(deployment["spec"].get("paused"))
+    # While it is paused, the Deployment's own word for having arrived is overwritten.
+    held = progressing.get("reason") in ("DeploymentPaused", "DeploymentResumed") and updated >= desired <= available
     return Rollout(
         observed=int(status.get("observedGeneration") or 0) >= int(metadata["generation"]),
-        desired=int(deployment["spec"].get("replicas", 1)),
+        desired=desired,
         total=int(status.get("replicas") or 0),
-        updated=int(status.get("updatedReplicas") or 0),
+        updated=updated,
         ready=int(status.get("readyReplicas") or 0),
-        available=int(status.get("availableReplicas") or 0),
-        arrived=progressing.get("reason") == "NewReplicaSetAvailable",
+        available=available,
+        arrived=progressing.get("reason") == "NewReplicaSetAvailable" or held,
         deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
         revision=int((metadata.get("annotations") or {}).get(REVISION_ANNOTATION) or 0),
         message=str(progressing.get("message") or ""),
+        paused=paused,
+        failure=str(failure.get("message") or "") if failure.get("status") == "True" else "",
     )

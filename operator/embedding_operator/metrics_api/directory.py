@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, Generic, Never, TypeVar
+from typing import Any, Generic, TypeVar
 
 from embedding_operator.api.constants import SERVICE_LABEL
-from embedding_operator.cluster import EMBEDDING_SERVICES, PODS, ClusterClient, ClusterError, Object, Resource
+from embedding_operator.api.kinds import EMBEDDING_SERVICES, PODS
+from embedding_operator.cluster import ClusterClient, ClusterError, Object
+from embedding_operator.observe.follow import follow, key_of
 from embedding_operator.observe.pods import may_be_asked, pod_state
 from embedding_operator.observe.snapshot import PodState
 
-log = logging.getLogger(__name__)
-
-RETRY_SECONDS = 2.0
 Kept = TypeVar("Kept")
 
 
@@ -28,21 +25,25 @@ class Table(Generic[Kept]):
     entries: dict[tuple[str, str], Kept] = field(default_factory=dict)
     filled: bool = False
 
-    def replace(self, objects: Iterable[Object]) -> None:
-        """These are all there are."""
-        self.entries = {}
-        for live in objects:
-            self.put(live)
-        self.filled = True
-
     def put(self, live: Object, *, gone: bool = False) -> None:
-        """This one is new, changed or gone."""
-        key = (str(live["metadata"]["namespace"]), str(live["metadata"]["name"]))
+        """This one is there, new, changed or gone."""
+        key = key_of(live)
         kept = None if gone else self.reduce(live)
         if kept is None:
             self.entries.pop(key, None)
         else:
             self.entries[key] = kept
+
+    def keep(self, keys: Set[tuple[str, str]]) -> None:
+        """These are all there are."""
+        self.entries = {key: kept for key, kept in self.entries.items() if key in keys}
+        self.filled = True
+
+    def heard(self) -> None:
+        """Figures have times of their own: how old a table is matters to nobody."""
+
+    def refused(self, error: ClusterError) -> None:
+        """What is known stands: Pods are asked all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +110,3 @@ class Directory:
         async with asyncio.TaskGroup() as group:
             group.create_task(follow(cluster, EMBEDDING_SERVICES, None, self.services))
             group.create_task(follow(cluster, PODS, SERVICE_LABEL, self.pods))
-
-
-async def follow(cluster: ClusterClient, resource: Resource, labels: str | None, table: Table[Any]) -> Never:
-    """Keep `table` true for all namespaces: list, watch until the API server ends that after some minutes, again."""
-    while True:
-        try:
-            items, version = await cluster.list(resource, None, labels=labels)
-            table.replace(items)
-            async for kind, live in cluster.watch(resource, version, labels=labels):
-                table.put(live, gone=kind == "DELETED")
-        except ClusterError as error:
-            log.warning("cannot follow %s: %s", resource.plural, error.message)
-            await asyncio.sleep(RETRY_SECONDS * (0.5 + random.random()))  # noqa: S311 - jitter

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from embedding_operator.cluster import CONFIG_MAPS, ClusterClient, ClusterError
+from embedding_operator.api.kinds import CONFIG_MAPS
+from embedding_operator.cluster import ClusterClient, ClusterError
 from embedding_operator.metrics_api import front_proxy
 from embedding_operator.metrics_api.directory import Directory
 from embedding_operator.metrics_api.front_proxy import FrontProxy, NoFrontProxy

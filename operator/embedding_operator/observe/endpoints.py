@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import httpx
+import aiohttp
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
 from embedding_operator.api import ModelIdentity
 from embedding_operator.api.constants import HEALTH_READY_PATH, MANIFEST_PATH, METRICS_PATH
-from embedding_operator.observe.pods import may_be_asked
-from embedding_operator.observe.snapshot import Object, PodState, Reading, RuntimeMetrics
+from embedding_operator.observe.snapshot import Object, Reading, RuntimeMetrics
 
 MAX_BODY_BYTES = 256 << 10
 TIMEOUT_SECONDS = 3.0
 MAX_PARALLEL = 32
-
+MAX_PARALLEL_TROUBLED = 16
+"""Pods that did not answer the last time have a lane of their own: however many hang, the others are asked at once."""
 
 _FIGURES = ("embedding_utilization", "embedding_tokens_total", "embedding_queue_tokens")
 
@@ -46,32 +46,37 @@ class EndpointReader:
     now: Callable[[], datetime]
     timeout: float = TIMEOUT_SECONDS
     _limit: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_PARALLEL), init=False)
-    _client: httpx.AsyncClient = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._client = httpx.AsyncClient(
-            timeout=self.timeout,
-            verify=False,  # noqa: S501 - see the class's docstring
-            trust_env=False,
-            follow_redirects=False,
-            headers={"accept-encoding": "identity"},
-        )
+    _troubled_limit: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(MAX_PARALLEL_TROUBLED), init=False
+    )
+    _session: aiohttp.ClientSession | None = field(default=None, init=False)
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
 
-    async def read_all(self, pods: Iterable[PodState], *, port: int, tls: bool) -> dict[str, Reading]:
-        """Readings by Pod name, of the Pods that run and have an address."""
-        asked = [pod for pod in pods if may_be_asked(pod)]
-        readings = await asyncio.gather(*(self.read(pod.ip or "", port=port, tls=tls) for pod in asked))
-        return {pod.name: reading for pod, reading in zip(asked, readings, strict=True)}
+    def _client(self) -> aiohttp.ClientSession:
+        """Made at the first use: it belongs to the running event loop."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # How many at a time is bounded by the lanes. A Pod is asked again long after its connection was closed.
+                connector=aiohttp.TCPConnector(ssl=False, limit=0, keepalive_timeout=2),
+                timeout=aiohttp.ClientTimeout(total=self.timeout),
+                auto_decompress=False,
+                trust_env=False,
+                headers={"accept-encoding": "identity"},
+            )
+        return self._session
 
-    async def read(self, ip: str, *, port: int, tls: bool, manifest: bool = True) -> Reading:
-        """What the runtime at this address answers; the manifest (where wanted) and metrics only once it is ready."""
+    async def read(self, ip: str, *, port: int, tls: bool, manifest: bool = True, troubled: bool = False) -> Reading:
+        """What the runtime at this address answers; the manifest (where wanted) and metrics only once it is ready.
+
+        `troubled` says that it did not answer the last time.
+        """
         host = f"[{ip}]" if ":" in ip else ip
         base = f"{'https' if tls else 'http'}://{host}:{port}"
         try:
-            async with self._limit, asyncio.timeout(3 * self.timeout):
+            async with self._troubled_limit if troubled else self._limit, asyncio.timeout(2 * self.timeout):
                 ready, message = _parse_ready(*await self._get(base + HEALTH_READY_PATH, expect={200, 503}))
                 if not ready:
                     return Reading(ready=False, message=message)
@@ -85,21 +90,21 @@ class EndpointReader:
             )
         except UnreadableEndpoint as error:
             return Reading(error=str(error))
-        except (httpx.HTTPError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return Reading(error=f"{base} did not answer: {str(error) or type(error).__name__}")
 
     async def _get(self, url: str, *, expect: set[int]) -> tuple[int, bytes]:
-        async with self._client.stream("GET", url) as response:
-            if response.status_code not in expect:
-                raise UnreadableEndpoint(f"{url} answered {response.status_code}")
-            body = bytearray()
+        async with self._client().get(url, allow_redirects=False) as response:
+            if response.status not in expect:
+                raise UnreadableEndpoint(f"{url} answered {response.status}")
             if "content-encoding" in response.headers:
                 raise UnreadableEndpoint(f"{url} answered with a content-encoding nobody asked for")
-            async for chunk in response.aiter_raw():
+            body = bytearray()
+            async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise UnreadableEndpoint(f"{url} answered more than {MAX_BODY_BYTES} bytes")
-            return response.status_code, bytes(body)
+            return response.status, bytes(body)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -141,7 +146,9 @@ def parse_metrics(text: str, at: datetime) -> RuntimeMetrics | None:
     """The runtime's Prometheus text as `RuntimeMetrics`, or None when it is not the bundled runtime's."""
     sums: dict[str, float] = {}
     try:
-        for family in text_string_to_metric_families(text):
+        # The other lines, some hundreds, would take most of the time.
+        lines = "\n".join(line for line in text.splitlines() if line.startswith(_FIGURES))
+        for family in text_string_to_metric_families(lines):
             for sample in family.samples:
                 sums[sample.name] = sums.get(sample.name, 0.0) + float(sample.value)
     except Exception:  # whatever the parser makes of it: what a Pod answers must not stop the operator

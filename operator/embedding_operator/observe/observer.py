@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from embedding_operator.api.constants import SERVICE_LABEL
-from embedding_operator.cluster import (
-    CORE_EVENTS,
-    EMBEDDING_SERVICES,
-    PODS,
-    ClusterClient,
-    ClusterError,
-    Resource,
-)
+from embedding_operator.api.kinds import CORE_EVENTS, EMBEDDING_SERVICES, PODS, Resource
+from embedding_operator.cluster import ClusterClient, ClusterError
 from embedding_operator.cluster import Object as ClusterObject
-from embedding_operator.observe.endpoints import EndpointReader
-from embedding_operator.observe.pods import belongs_to, pod_state, waits_without_reason, warning_messages
+from embedding_operator.observe.mirror import Mirror
+from embedding_operator.observe.pods import (
+    belongs_to,
+    may_fail_probes,
+    pod_state,
+    waits_without_reason,
+    warning_messages,
+)
+from embedding_operator.observe.polling import Poller
 from embedding_operator.observe.snapshot import Object, PodState, Snapshot
 
 
@@ -33,46 +35,60 @@ class Interest:
 
 @dataclass(slots=True)
 class Observer:
-    """The only reader of the cluster. Raises ClusterError when the API server cannot be read."""
+    """The only reader of the cluster. Raises ClusterError when the API server cannot be read.
+
+    A look is either `live`, everything read from the API server now, or taken from the mirror, which costs no request.
+    """
 
     cluster: ClusterClient
-    endpoints: EndpointReader
+    mirror: Mirror
+    poller: Poller
     now: Callable[[], datetime]
 
-    async def resource(self, namespace: str, name: str) -> ClusterObject | None:
+    async def resource(self, namespace: str, name: str, *, live: bool) -> ClusterObject | None:
         """The EmbeddingService, or None when it is gone."""
-        return await self.cluster.get(EMBEDDING_SERVICES, namespace, name)
+        if not live and (known := self.mirror.get(EMBEDDING_SERVICES, namespace, name)) is not None:
+            return known
+        found = await self.cluster.get(EMBEDDING_SERVICES, namespace, name)
+        if found is not None:
+            self.mirror.learn(EMBEDDING_SERVICES, found)
+        return found
 
-    async def snapshot(self, resource: Object, interest: Interest) -> Snapshot:
+    async def snapshot(self, resource: Object, interest: Interest, *, live: bool) -> Snapshot:
         """Look at everything once."""
         namespace, name = resource["metadata"]["namespace"], resource["metadata"]["name"]
-        children: dict[tuple[str, str, str], Object] = {}
-        for kind, child in interest.children:
-            live = await self.cluster.get(kind, namespace, child)
-            if live is not None:
-                children[(kind.api_version, kind.kind, child)] = live
-        pods = await self._pods(namespace, name)
+        looks = (self._child(kind, namespace, child, live=live) for kind, child in interest.children)
+        found = zip(interest.children, await asyncio.gather(*looks), strict=True)
+        children: dict[tuple[str, str, str], Object] = {
+            (kind.api_version, kind.kind, child): there for (kind, child), there in found if there is not None
+        }
+        pods = await self._pods(namespace, name, live=live)
         own = [pod for pod in pods if belongs_to(pod, name)]
-        return Snapshot(
-            resource=resource,
-            now=self.now(),
-            children=children,
-            pods=pods,
-            readings=await self.endpoints.read_all(own, port=interest.port, tls=interest.tls),
-        )
+        readings = await self.poller.readings((namespace, name), own, port=interest.port, tls=interest.tls)
+        return Snapshot(resource=resource, now=self.now(), children=children, pods=pods, readings=readings)
 
-    async def _pods(self, namespace: str, name: str) -> tuple[PodState, ...]:
-        objects, _ = await self.cluster.list(PODS, namespace, labels=f"{SERVICE_LABEL}={name}")
-        pods = []
-        for live in objects:
-            pod = pod_state(live)
-            if waits_without_reason(pod):
-                pod = pod_state(live, await self._warnings(namespace, pod))
-            pods.append(pod)
+    async def _child(self, kind: Resource, namespace: str, name: str, *, live: bool) -> ClusterObject | None:
+        if not live:
+            return self.mirror.get(kind, namespace, name)
+        found = await self.cluster.get(kind, namespace, name)
+        if found is not None:
+            self.mirror.learn(kind, found)
+        return found
+
+    async def _pods(self, namespace: str, name: str, *, live: bool) -> tuple[PodState, ...]:
+        # Pods are only looked at, never written: where they are followed, there is no need to list them.
+        if live and not self.mirror.fresh(namespace):
+            objects, _ = await self.cluster.list(PODS, namespace, labels=f"{SERVICE_LABEL}={name}")
+            pods = [pod_state(pod) for pod in objects]
+        else:
+            pods = list(self.mirror.pods(namespace, name))
+        for index, pod in enumerate(pods):
+            if waits_without_reason(pod) or may_fail_probes(pod):
+                pods[index] = replace(pod, warnings=await self._warnings(namespace, pod))
         return tuple(pods)
 
     async def _warnings(self, namespace: str, pod: PodState) -> tuple[str, ...]:
-        """Warnings about a Pod that waits; empty when events may not be read: they only add words."""
+        """What events say about a Pod; empty when events may not be read: they only add words."""
         try:
             events, _ = await self.cluster.list(CORE_EVENTS, namespace, fields=f"involvedObject.uid={pod.uid}")
         except ClusterError as error:

@@ -9,6 +9,9 @@ from typing import Any
 from embedding_operator.api.constants import CONTAINER_NAME
 from embedding_operator.observe.snapshot import ContainerState, Object, PodState
 
+KILLED_EXIT_CODES = (137, 143)
+"""Of a process that a signal ended: SIGKILL and SIGTERM."""
+
 
 def parse_time(text: str | None) -> datetime | None:
     """A Kubernetes timestamp (RFC 3339, UTC), or None."""
@@ -68,6 +71,9 @@ def pod_state(pod: Object, warnings: tuple[str, ...] = ()) -> PodState:
         replica_set=_controlling_replica_set(metadata),
         ready=is_ready,
         ready_since=parse_time(ready.get("lastTransitionTime")) if is_ready else None,
+        ready_reason=str(ready.get("reason") or ""),
+        ready_message=str(ready.get("message") or ""),
+        containers_ready=(conditions.get("ContainersReady") or {}).get("status") == "True",
         terminating="deletionTimestamp" in metadata,
         scheduled=scheduled.get("status") == "True" or bool(pod.get("spec", {}).get("nodeName")),
         scheduling_reason=str(scheduled.get("reason") or ""),
@@ -91,8 +97,20 @@ def waits_without_reason(pod: PodState) -> bool:
     return all(reason in ("ContainerCreating", "PodInitializing") for reason in waiting)
 
 
-def warning_messages(events: Iterable[Object], limit: int = 5) -> tuple[str, ...]:
-    """The distinct messages of Warning events, newest first."""
+def may_fail_probes(pod: PodState) -> bool:
+    """Whether a probe may be what keeps this Pod from being ready, or has ended one of its containers: which one failed
+    and how, only events say."""
+    if pod.ready or pod.terminating:
+        return False
+    return any(
+        (container.started and container.running_since is not None and not container.ready)
+        or (container.exit_code in KILLED_EXIT_CODES and container.terminated_reason != "OOMKilled")
+        for container in pod.containers
+    )
+
+
+def warning_messages(events: Iterable[Object], limit: int = 8) -> tuple[str, ...]:
+    """The distinct messages of Warning events, and of those about images and ended containers, newest first."""
 
     def last_seen(event: Object) -> str:
         series = event.get("series") or {}
@@ -104,7 +122,8 @@ def warning_messages(events: Iterable[Object], limit: int = 5) -> tuple[str, ...
             or ""
         )
 
-    warnings = [event for event in events if event.get("type") == "Warning"]
+    telling = ("Killing", "Pulling", "Pulled")
+    warnings = [event for event in events if event.get("type") == "Warning" or event.get("reason") in telling]
     messages = (str(event.get("message") or "") for event in sorted(warnings, key=last_seen, reverse=True))
     return tuple(dict.fromkeys(message for message in messages if message))[:limit]
 

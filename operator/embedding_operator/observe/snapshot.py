@@ -49,13 +49,18 @@ class PodState:
     scheduling_reason: str = ""
     scheduling_message: str = ""
     ready_since: datetime | None = None
+    ready_reason: str = ""
+    """Why the Pod is not ready, in its kubelet's word; empty when somebody else says so (the node's controller)."""
+    ready_message: str = ""
+    containers_ready: bool = False
+    """Whether its kubelet last called all containers ready."""
     node: str | None = None
     status_reason: str = ""
     """The Pod's own `status.reason`, e.g. `Evicted` or `NodeLost`."""
     status_message: str = ""
     containers: tuple[ContainerState, ...] = ()
     warnings: tuple[str, ...] = ()
-    """Messages of Warning events about this Pod, newest first; read only for a Pod that waits without a reason."""
+    """What events say is wrong with this Pod, newest first; read only where its status does not say it."""
 
 
 @dataclass(frozen=True, slots=True)

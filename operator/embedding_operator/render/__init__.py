@@ -8,14 +8,14 @@ from .context import Child, RenderContext, Strategy
 from .dashboard import dashboard
 from .deployment import deployment
 from .horizontal_pod_autoscaler import horizontal_pod_autoscaler
-from .inventory import ChildKind, ChildReference, inventory
+from .inventory import ChildReference, inventory
 from .network_policy import network_policy
 from .pod_disruption_budget import pod_disruption_budget
 from .prometheus_rule import prometheus_rule
 from .service import service as service_child
 from .service_monitor import service_monitor
 
-__all__ = ["Child", "ChildKind", "ChildReference", "RenderContext", "Strategy", "inventory", "render"]
+__all__ = ["Child", "ChildReference", "RenderContext", "Strategy", "inventory", "render"]
 
 
 def render(service: EmbeddingService, context: RenderContext) -> tuple[Child, ...]:

@@ -6,9 +6,9 @@ import json
 from typing import Any, Final, NamedTuple
 
 from embedding_operator.api import EmbeddingService
+from embedding_operator.api.kinds import CONFIG_MAPS
 
 from .context import Child
-from .inventory import DASHBOARD
 from .metadata import child
 from .prometheus_rule import pod_matchers
 
@@ -92,7 +92,7 @@ def dashboard(service: EmbeddingService) -> Child:
     content = json.dumps(_dashboard(service), sort_keys=True, separators=(",", ":"))
     return child(
         service,
-        DASHBOARD,
+        CONFIG_MAPS,
         extra_labels=service.spec.monitoring.dashboard.labels,
         data={f"{service.namespace}-{service.name}.json": content},
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from embedding_operator.api import EmbeddingService
+from embedding_operator.api.kinds import DEPLOYMENTS
 
 from .context import Child, RenderContext, Strategy
-from .inventory import DEPLOYMENT
 from .metadata import child, selector
 from .pod import pod_template
 from .probes import progress_deadline_seconds
@@ -23,7 +23,7 @@ def deployment(service: EmbeddingService, context: RenderContext) -> Child:
     }
     if context.replicas is not None:
         spec["replicas"] = context.replicas
-    return child(service, DEPLOYMENT, spec=spec)
+    return child(service, DEPLOYMENTS, spec=spec)
 
 
 def _strategy(strategy: Strategy) -> dict[str, Any]:

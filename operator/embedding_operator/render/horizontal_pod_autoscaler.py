@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from embedding_operator.api import Autoscaling, EmbeddingService
 from embedding_operator.api.constants import UTILIZATION_METRIC
+from embedding_operator.api.kinds import DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS
 from embedding_operator.api.quantity import canonical
 
 from .borrowed import AUTOSCALING, normalised
 from .context import Child
-from .inventory import DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, child_name
+from .inventory import child_name
 from .metadata import child
 
 DEFAULT_BEHAVIOR: Final[dict[str, Any]] = {
@@ -38,12 +39,12 @@ def horizontal_pod_autoscaler(service: EmbeddingService, autoscaling: Autoscalin
     behavior = autoscaling.behavior
     return child(
         service,
-        HORIZONTAL_POD_AUTOSCALER,
+        HORIZONTAL_POD_AUTOSCALERS,
         spec={
             "scaleTargetRef": {
-                "apiVersion": DEPLOYMENT.api_version,
-                "kind": DEPLOYMENT.kind,
-                "name": child_name(service.name, DEPLOYMENT),
+                "apiVersion": DEPLOYMENTS.api_version,
+                "kind": DEPLOYMENTS.kind,
+                "name": child_name(service.name, DEPLOYMENTS),
             },
             "minReplicas": autoscaling.min_replicas,
             "maxReplicas": autoscaling.max_replicas,

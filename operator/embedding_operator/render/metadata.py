@@ -15,9 +15,10 @@ from embedding_operator.api.constants import (
     NAME_LABEL,
     SERVICE_LABEL,
 )
+from embedding_operator.api.kinds import Resource
 
 from .context import Child
-from .inventory import ChildKind, child_name
+from .inventory import child_name
 
 
 def selector(service: EmbeddingService) -> dict[str, str]:
@@ -38,7 +39,7 @@ def labels(service: EmbeddingService, extra: Mapping[str, str] | None = None) ->
 
 def child(
     service: EmbeddingService,
-    kind: ChildKind,
+    kind: Resource,
     *,
     extra_labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,

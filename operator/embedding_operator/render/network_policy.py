@@ -6,10 +6,10 @@ from typing import Any
 
 from embedding_operator.api import EmbeddingService
 from embedding_operator.api.constants import PORT_NAME
+from embedding_operator.api.kinds import NETWORK_POLICIES
 
 from .borrowed import NETWORKING, normalised
 from .context import Child, RenderContext
-from .inventory import NETWORK_POLICY
 from .metadata import child, selector
 
 PEER = NETWORKING + "NetworkPolicyPeer"
@@ -27,7 +27,7 @@ def network_policy(service: EmbeddingService, context: RenderContext) -> Child:
     }
     return child(
         service,
-        NETWORK_POLICY,
+        NETWORK_POLICIES,
         spec={
             "podSelector": {"matchLabels": selector(service)},
             "policyTypes": ["Ingress"],

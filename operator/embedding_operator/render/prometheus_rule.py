@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from embedding_operator.api import EmbeddingService
+from embedding_operator.api.kinds import PROMETHEUS_RULES
 
 from .context import Child
-from .inventory import PROMETHEUS_RULE
 from .metadata import child
 
 Json = dict[str, Any]
@@ -85,7 +85,7 @@ def prometheus_rule(service: EmbeddingService) -> Child:
     """One group of alerts. They rely on the labels `namespace` and `service`, which a ServiceMonitor's targets have."""
     return child(
         service,
-        PROMETHEUS_RULE,
+        PROMETHEUS_RULES,
         extra_labels=service.spec.monitoring.alerts.labels,
         spec={"groups": [{"name": service.name, "rules": [_rule(service, alert) for alert in ALERTS]}]},
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from embedding_operator.api import EmbeddingService
 from embedding_operator.api.constants import PORT_NAME
+from embedding_operator.api.kinds import SERVICES
 
 from .context import Child
-from .inventory import SERVICE
 from .metadata import child, selector
 
 
@@ -15,7 +15,7 @@ def service(owner: EmbeddingService) -> Child:
     settings = owner.spec.service
     return child(
         owner,
-        SERVICE,
+        SERVICES,
         extra_labels=settings.labels,
         annotations=settings.annotations,
         spec={

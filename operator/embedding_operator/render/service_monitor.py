@@ -6,9 +6,9 @@ from typing import Any
 
 from embedding_operator.api import EmbeddingService
 from embedding_operator.api.constants import METRICS_PATH, PORT_NAME
+from embedding_operator.api.kinds import SERVICE_MONITORS
 
 from .context import Child
-from .inventory import SERVICE_MONITOR
 from .metadata import child, selector
 
 
@@ -21,7 +21,7 @@ def service_monitor(service: EmbeddingService) -> Child:
         endpoint |= {"scheme": "https", "tlsConfig": {"insecureSkipVerify": True}}
     return child(
         service,
-        SERVICE_MONITOR,
+        SERVICE_MONITORS,
         extra_labels=settings.labels,
         spec={"selector": {"matchLabels": selector(service)}, "endpoints": [endpoint]},
     )

@@ -22,6 +22,7 @@ from embedding_runtime.api.keys import Gate
 from embedding_runtime.api.middleware import RequestMiddleware, request_id_of
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.telemetry import Metrics
+from embedding_runtime.tracing import Tracer
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 _EXAMPLE = {"model": "MODEL", "input": ["What is an embedding?"], "input_type": "query"}
@@ -44,7 +45,11 @@ class _Route:
 
 
 def create_app(
-    state: ServiceState, metrics: Metrics, limits: ApiLimits | None = None, gate: Gate | None = None
+    state: ServiceState,
+    metrics: Metrics,
+    limits: ApiLimits | None = None,
+    gate: Gate | None = None,
+    tracer: Tracer | None = None,
 ) -> ASGIApp:
     """The ASGI application of a server whose model is loaded, or is still being loaded, behind `state`."""
     gate = gate or Gate(None)
@@ -85,7 +90,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _defect)
-    return RequestMiddleware(app, state, metrics)
+    return RequestMiddleware(app, state, metrics, tracer)
 
 
 def _routes(embedding: EmbeddingHandler, information: InformationHandler) -> list[_Route]:

@@ -19,8 +19,8 @@ class BodyReader:
         self._held = 0
 
     @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[bytes]:
-        """The body, accounted for until the block ends.
+    async def read(self, request: Request) -> AsyncIterator[list[bytes]]:
+        """The pieces of the body, accounted for until the block ends.
 
         Raises ApiError: 415 for what is not JSON, 413 before more than the limit is held, 429 when all together are too
         much; ClientDisconnect when the client hangs up.
@@ -49,9 +49,7 @@ class BodyReader:
                 chunks.append(chunk)
                 if not message.get("more_body", False):
                     break
-            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            del chunks
-            yield body
+            yield chunks
         finally:
             self._held -= held
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -13,21 +12,32 @@ T = TypeVar("T")
 
 
 async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, cancelled when the client hangs up first. Raises ClientDisconnect then."""
-    task: asyncio.Future[Any] = asyncio.ensure_future(work)
-    gone: asyncio.Future[Any] = _gone(request)
+    """The result of `work`, which is cancelled when the client hangs up first. Raises ClientDisconnect then."""
+    gone = _gone(request)
+    task = asyncio.current_task()
+    assert task is not None
+    working = True
+    cancelled = False
+
+    def hang_up(_: asyncio.Future[None]) -> None:
+        nonlocal cancelled
+        if working:
+            cancelled = True
+            task.cancel()
+
+    gone.add_done_callback(hang_up)
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        result: T = task.result()
-        return result
+        return await work
+    except asyncio.CancelledError:
+        # Not the hang-up alone: whoever else cancelled this task wants it to end as such.
+        if not cancelled or task.uncancel():
+            raise
+        raise ClientDisconnect from None
     finally:
-        for future in (task, gone):
-            if not future.done() and future is not _shared(request):
-                future.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await future
+        working = False
+        gone.remove_done_callback(hang_up)
+        if gone is not _shared(request):
+            gone.cancel()
 
 
 def _gone(request: Request) -> asyncio.Future[None]:

@@ -8,8 +8,14 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from embedding_runtime.engine.errors import ItemFailedError, QueueFullError, QueueTimeoutError, StoppedError
-from embedding_runtime.engine.model import InputTooLongError
+from embedding_runtime.engine.errors import (
+    DeadlineError,
+    ItemFailedError,
+    QueueFullError,
+    QueueTimeoutError,
+    StoppedError,
+)
+from embedding_runtime.engine.model import InputTooLongError, InvalidImageError
 
 _TYPES = {
     401: "authentication_error",
@@ -72,10 +78,15 @@ def from_engine(error: Exception) -> ApiError:
                 param="input",
                 code="context_length_exceeded",
             )
+        case InvalidImageError():
+            return ApiError(400, str(error), param="input", code="invalid_image")
         case QueueFullError():
             return unavailable(
                 "the queue is full; try again later", error.retry_after, status=429, kind="overloaded_error"
             )
+        case DeadlineError():
+            message = f"the server cannot answer this within {error.timeout:g} s; try again later, or send fewer inputs"
+            return unavailable(message, error.retry_after, status=429, kind="overloaded_error")
         case QueueTimeoutError():
             return unavailable("the request waited too long for its turn; try again later", error.retry_after)
         case StoppedError():

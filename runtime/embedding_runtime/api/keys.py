@@ -62,9 +62,15 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class _Keys:
+class Keys:
+    """What a directory holds now, and what of it cannot be used, a sentence for each file.
+
+    A file that holds no usable key admits nobody. `limits` is None when limits.yaml cannot be used.
+    """
+
     digests: Mapping[str, bytes] = field(repr=False)
-    limits: Mapping[str, RateLimit]
+    limits: Mapping[str, RateLimit] | None
+    problems: tuple[str, ...] = ()
 
 
 class Gate:
@@ -75,11 +81,15 @@ class Gate:
         self._clock = clock
         self._signature: object = None
         self._checked = float("-inf")
-        self._keys = _Keys({}, {})
+        self._digests: Mapping[str, bytes] = {}
+        self._limits: Mapping[str, RateLimit] = {}
         self._buckets: dict[tuple[str, str], tuple[int, Bucket]] = {}
         if directory is not None:
             self._signature = _signature(directory)
-            self._keys = read_keys(directory)
+            keys = read_keys(directory)
+            if keys.problems:
+                raise SettingsError("; ".join(keys.problems))
+            self._use(keys)
 
     @property
     def is_open(self) -> bool:
@@ -114,14 +124,13 @@ class Gate:
         given = hashlib.sha256(key.strip(" \t\r\n").encode("latin-1", "replace")).digest()
         found = None
         # Every key is compared, in constant time each: neither how many match nor where tells anything.
-        for client, digest in self._keys.digests.items():
+        for client, digest in self._digests.items():
             if hmac.compare_digest(given, digest):
                 found = client
         return found if scheme.lower() == "bearer" else None
 
     def _limit(self, client: str) -> RateLimit:
-        limits = self._keys.limits
-        return limits.get(client) or limits.get("default") or RateLimit()
+        return self._limits.get(client) or self._limits.get("default") or RateLimit()
 
     def _spend(self, client: str, what: str, per_minute: int | None, amount: int) -> None:
         if per_minute is None:
@@ -144,40 +153,68 @@ class Gate:
         self._checked = now
         try:
             signature = _signature(self._directory)
-            if signature != self._signature:
-                self._keys = read_keys(self._directory)
-                self._signature = signature
-                _log.info("API keys of %d clients were read again", len(self._keys.digests))
-        except (OSError, SettingsError) as error:
-            _log.error("API keys cannot be read again, the earlier ones stay: %s", error)
+            if signature == self._signature:
+                return
+            keys = read_keys(self._directory)
+        except SettingsError as error:
+            # Said once, not at every request.
+            if self._signature != str(error):
+                _log.error("%s; the earlier keys stay", error)
+            self._signature = str(error)
+            return
+        self._signature = signature
+        self._use(keys)
+        _log.info("API keys of %d clients were read again", len(keys.digests))
+        for problem in keys.problems:
+            _log.error("%s", problem)
+
+    def _use(self, keys: Keys) -> None:
+        """A key that is gone is gone at once, whatever else is wrong; limits that cannot be read stay as they were."""
+        self._digests = keys.digests
+        if keys.limits is not None:
+            self._limits = keys.limits
 
 
-def read_keys(directory: Path) -> _Keys:
-    """The keys and limits in a directory. Raises SettingsError naming the file that cannot be used."""
+def read_keys(directory: Path) -> Keys:
+    """The keys and limits in a directory. Raises SettingsError when it cannot be listed."""
     digests: dict[str, bytes] = {}
-    limits: dict[str, RateLimit] = {}
-    try:
-        for path in _files(directory):
+    limits: Mapping[str, RateLimit] | None = {}
+    problems: list[str] = []
+    for path in _files(directory):
+        try:
+            content = path.read_bytes().strip()
+        except FileNotFoundError:
+            # Removed since it was listed.
+            continue
+        except OSError as error:
+            problems.append(f"{path} cannot be read: {error.strerror or error}")
             if path.name == _LIMITS_FILE:
-                limits = _LIMITS.validate_python(yaml.safe_load(path.read_bytes()) or {})
-                continue
-            key = path.read_bytes().strip()
-            if not key:
-                raise SettingsError(f"{path} holds no key; write the client's key into it or remove it")
-            digests[path.name] = hashlib.sha256(key).digest()
-    except OSError as error:
-        raise SettingsError(f"API keys cannot be read from {directory}: {error.strerror or error}") from error
-    except (ValidationError, yaml.YAMLError) as error:
-        first = str(error.errors(include_input=False)[0]["msg"]) if isinstance(error, ValidationError) else "no YAML"
-        raise SettingsError(
-            f"{directory / _LIMITS_FILE} must map clients to requestsPerMinute and tokensPerMinute: {first}"
-        ) from error
-    return _Keys(digests, limits)
+                limits = None
+            continue
+        if path.name == _LIMITS_FILE:
+            try:
+                limits = _LIMITS.validate_python(yaml.safe_load(content) or {})
+            except (ValidationError, yaml.YAMLError) as error:
+                limits = None
+                problems.append(f"{path} must map clients to requestsPerMinute and tokensPerMinute: {_reason(error)}")
+        elif content:
+            digests[path.name] = hashlib.sha256(content).digest()
+        else:
+            problems.append(f"{path} holds no key; write the client's key into it or remove it")
+    return Keys(digests, limits, tuple(problems))
+
+
+def _reason(error: ValidationError | yaml.YAMLError) -> str:
+    """What is wrong, without the content."""
+    return str(error.errors(include_input=False)[0]["msg"]) if isinstance(error, ValidationError) else "no YAML"
 
 
 def _files(directory: Path) -> list[Path]:
     """A mounted Secret's own bookkeeping starts with dots."""
-    return sorted(path for path in directory.iterdir() if not path.name.startswith(".") and path.is_file())
+    try:
+        return sorted(path for path in directory.iterdir() if not path.name.startswith(".") and path.is_file())
+    except OSError as error:
+        raise SettingsError(f"API keys cannot be read from {directory}: {error.strerror or error}") from error
 
 
 def _signature(directory: Path) -> object:

@@ -16,6 +16,7 @@ from embedding_runtime.api.errors import ApiError, error_response
 from embedding_runtime.api.state import Phase, ServiceState
 from embedding_runtime.logs import request_id as log_request_id
 from embedding_runtime.telemetry import Metrics
+from embedding_runtime.tracing import Tracer
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # How much and how long to read on after an early refusal, so that a client that still sends sees the answer.
@@ -34,21 +35,28 @@ def request_id_of(scope: Scope) -> str:
 class RequestMiddleware:
     """Outermost: request id, log line, counter, `connection: close` while draining, 500 for what nobody caught."""
 
-    def __init__(self, app: ASGIApp, state: ServiceState, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, state: ServiceState, metrics: Metrics, tracer: Tracer | None = None) -> None:
         self._app = app
         self._state = state
         self._metrics = metrics
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers_in = Headers(scope=scope)
+        given = headers_in.get("x-request-id", "")
         request_id = scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         token = log_request_id.set(request_id)
         began = time.perf_counter()
+        if self._tracer is not None:
+            self._tracer.begin(scope)
         status = 0
         closing = whole = False
+        counted = int(scope["path"] not in _QUIET_ROUTES)
+        self._state.begun += counted
+        self._state.working += counted
 
         async def answer(message: Message) -> None:
             nonlocal status, closing, whole
@@ -76,8 +84,11 @@ class RequestMiddleware:
             elif not whole:
                 raise
         finally:
+            self._state.working -= counted
             route = _route(scope)
-            self._metrics.requests.labels(route, str(status)).inc()
+            self._metrics.requests(route, str(status)).inc()
+            if self._tracer is not None and route not in _QUIET_ROUTES:
+                self._tracer.end(scope, _method(scope), route, status, headers_in)
             level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
             if _log.isEnabledFor(level):
                 milliseconds = (time.perf_counter() - began) * 1000

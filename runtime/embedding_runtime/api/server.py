@@ -18,16 +18,19 @@ from embedding_runtime.api.protocol import ConnectionLimits, bounded_protocol
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.errors import EngineFailedError, FatalError, SettingsError
 
-# While draining, requests that were on their way still arrive: leave only after a quiet moment.
-_QUIET_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How to listen and how to stop. Times are seconds."""
+    """How to listen and how to stop. Times are seconds.
+
+    While draining, requests still arrive from those who have not heard of it: the server leaves `drain_quiet` after the
+    last one, probes and scrapers not counted, and at `drain_timeout` at the latest.
+    """
 
     drain_timeout: float = 30.0
+    drain_quiet: float = 5.0
     keep_alive: int = 75
     tls_certificate: Path | None = None
     tls_key: Path | None = None
@@ -99,15 +102,15 @@ class Server(uvicorn.Server):
         if self._drain_started is None:
             self._drain_started = now
             _log.info("draining for at most %.0f s", self._settings.drain_timeout)
-        busy = bool(self.server_state.tasks) or self.server_state.total_requests != self._seen_requests
-        self._seen_requests = self.server_state.total_requests
+        busy = self._state.working > 0 or self._state.begun != self._seen_requests
+        self._seen_requests = self._state.begun
         if busy or self._quiet_since is None:
             self._quiet_since = now
         late = now - self._drain_started >= self._settings.drain_timeout
         if late and self._state.engine is not None:
             # What is left gets an answer that clients try again on, rather than a connection that breaks.
             self._state.engine.refuse_all("this replica is stopping; try again")
-        if late or now - self._quiet_since >= _QUIET_SECONDS:
+        if late or now - self._quiet_since >= self._settings.drain_quiet:
             self.should_exit = True
 
     def _certificate_stamp(self) -> tuple[tuple[int, int], ...]:

@@ -30,12 +30,15 @@ class ServiceState:
     phase: Phase = Phase.LOADING
     engine: Engine | None = None
     created: int = field(default_factory=lambda: int(time.time()))
+    # Requests other than those of probes and scrapers: in progress, and ever begun. Written by the event loop alone.
+    working: int = 0
+    begun: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name the model is served under, its id first."""
-        return (self.served_name, *self.aliases)
+        """Every name the model is served under, once each, its id first."""
+        return tuple(dict.fromkeys((self.served_name, *self.aliases)))
 
     def report(self, progress: str) -> None:
         """What the ready endpoint says while the model is not ready."""
@@ -63,6 +66,8 @@ class ServiceState:
             return False, "the engine failed; this replica will restart"
         if self.phase is Phase.DRAINING:
             return False, "draining"
+        if self.engine.trouble is not None:
+            return False, self.engine.trouble
         return True, "ready"
 
     def is_live(self) -> bool:

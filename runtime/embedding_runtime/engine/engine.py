@@ -7,49 +7,42 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
-
-from embedding_runtime.engine.errors import ItemFailedError, QueueFullError, QueueTimeoutError, StoppedError
+from embedding_runtime.engine.errors import DeadlineError, QueueFullError, QueueTimeoutError, StoppedError
+from embedding_runtime.engine.health import Health
 from embedding_runtime.engine.load import LoadMeter
-from embedding_runtime.engine.model import Item, Matrix, Model
+from embedding_runtime.engine.model import DeviceLostError, Interruptible, Item, Model, OutOfMemoryError, Provable
 from embedding_runtime.engine.observer import Observer, SilentObserver
-from embedding_runtime.engine.policy import BatchPolicy, Entry, Lane, Limits, Run, Ticket
+from embedding_runtime.engine.policy import BatchPolicy, Cause, Limits, Refusal, Run
+from embedding_runtime.engine.request import Embedded, Pending, answer
 from embedding_runtime.engine.runner import Outcome, run_isolated
+from embedding_runtime.engine.work import Lane, Ticket, Work
 
 _HEARTBEAT_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """The vectors of one request, in input order, and what it took. Times are seconds."""
+@dataclass(slots=True)
+class _Steps:
+    """The batch that runs: its longest time without a chance to interrupt it, and what interrupted it."""
 
-    vectors: Matrix
-    queue_seconds: float
-    inference_seconds: float
-    batch_tokens: int
+    run: Run
+    step_began: float
+    longest: float = 0.0
+    interrupted_seconds: float = 0.0
+    interrupting_tokens: int = 0
 
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    items: Sequence[Item]
-    ticket: Ticket
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Embedded]
-    vectors: Matrix | None = None
-    done: int = 0
-    started: float = 0.0
-    inference_seconds: float = 0.0
-    batch_tokens: int = 0
-    error: Exception | None = None
+    def end_step(self, now: float) -> None:
+        self.longest = max(self.longest, now - self.step_began)
+        self.step_began = now
 
 
 class Engine:
     """Batches the items of concurrent requests and runs them on the one thread that owns the model.
 
-    `stuck_after` is how many seconds one batch may take before the engine calls itself dead.
+    `stuck_after` is how many seconds one step of a batch may take before the engine calls itself dead. A model that can
+    prove that it computes must do so whenever `health` asks for it.
     """
 
     def __init__(
@@ -60,17 +53,21 @@ class Engine:
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
         stuck_after: float = 300.0,
+        health: Health | None = None,
+        load: LoadMeter | None = None,
     ) -> None:
         self._model = model
         self._policy = BatchPolicy(limits)
-        self._load = LoadMeter()
+        self._load = load or LoadMeter()
         self._observer = observer or SilentObserver()
         self._clock = clock
         self._stuck_after = stuck_after
+        self._health = health or Health(clock())
         self._changed = threading.Condition()
-        self._requests: dict[Ticket, _Request] = {}
+        self._requests: dict[Ticket, Pending] = {}
         self._stopping = False
         self._failure: str | None = None
+        self._steps: _Steps | None = None
         self._heartbeat = clock()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
@@ -83,8 +80,15 @@ class Engine:
         """Why the engine will never answer again; None while it may."""
         return self._failure
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the engine should get no new traffic for now; None while it may."""
+        return self._health.trouble
+
     def start(self) -> None:
         self._heartbeat = self._clock()
+        if isinstance(self._model, Interruptible):
+            self._model.between_steps(self._between_steps)
         self._thread.start()
 
     def is_alive(self) -> bool:
@@ -93,24 +97,26 @@ class Engine:
             return False
         return self._clock() - self._heartbeat < self._stuck_after
 
-    def announce(self) -> None:
+    def announce(self, lane: Lane) -> None:
         """A request is being prepared: waiting a moment for it may be worthwhile."""
         with self._changed:
-            self._policy.announce()
+            self._policy.announce(lane)
 
-    def withdraw(self) -> None:
+    def withdraw(self, lane: Lane) -> None:
         """The announced request was submitted, or never will be."""
         with self._changed:
-            self._policy.withdraw()
+            self._policy.withdraw(lane)
             self._changed.notify()
 
-    async def submit(self, items: Sequence[Item], lane: Lane, timeout: float, *, announced: bool = False) -> Embedded:
-        """Embed the items of one request; with `announced`, in place of an announcement.
+    async def submit(
+        self, items: Sequence[Item], lane: Lane, timeout: float, *, announced: Lane | None = None
+    ) -> Embedded:
+        """Embed the items, at least one, of one request; `announced` is the lane it was announced in, if it was.
 
-        Cancelling the awaiting task takes what still queues out of the queue. Raises QueueFullError, QueueTimeoutError
-        after `timeout` seconds, ItemFailedError and StoppedError.
+        Cancelling the awaiting task takes what still queues out of the queue. Raises QueueFullError, DeadlineError,
+        QueueTimeoutError after `timeout` seconds, ItemFailedError and StoppedError.
         """
-        request = self._admit(items, lane, announced)
+        request = self._admit(items, lane, timeout, announced)
         try:
             async with asyncio.timeout(timeout):
                 return await request.future
@@ -129,7 +135,7 @@ class Engine:
             return self._policy.queued_items(lane)
 
     def oldest_seconds(self, lane: Lane) -> float:
-        """Age of the oldest request of a lane that still queues; 0 when none does."""
+        """Age of the oldest item of a lane that still queues; 0 when none does."""
         with self._changed:
             arrived = self._policy.oldest_arrival(lane)
         return 0.0 if arrived is None else max(0.0, self._clock() - arrived)
@@ -143,6 +149,21 @@ class Engine:
         """Measured tokens per second."""
         with self._changed:
             return self._load.capacity
+
+    def busy_ratio(self) -> float:
+        """The part of the last seconds in which a batch ran."""
+        with self._changed:
+            return self._load.busy_ratio(self._clock())
+
+    def busy_seconds(self) -> float:
+        """How long batches have run since the start."""
+        with self._changed:
+            return self._load.busy_seconds
+
+    def batch_token_budget(self) -> int:
+        """How many tokens a batch may have now: the configured number, or less after the device's memory ran out."""
+        with self._changed:
+            return self._policy.memory.tokens
 
     def drain_seconds(self) -> float:
         """How long the queue needs at the measured capacity."""
@@ -173,24 +194,34 @@ class Engine:
     def _all_queued_tokens(self) -> int:
         return sum(self._policy.queued_tokens(lane) for lane in Lane)
 
-    def _admit(self, items: Sequence[Item], lane: Lane, announced: bool) -> _Request:
+    def _admit(self, items: Sequence[Item], lane: Lane, timeout: float, announced: Lane | None) -> Pending:
+        if not items:
+            raise ValueError("a request has at least one item")
         loop = asyncio.get_running_loop()
         with self._changed:
-            if announced:
-                self._policy.withdraw()
+            if announced is not None:
+                self._policy.withdraw(announced)
             if self._stopping or self._failure:
                 raise StoppedError(self._failure or "the engine is stopped")
-            ticket = self._policy.offer(lane, tuple(item.tokens for item in items), self._clock())
-            if ticket is None:
-                capacity = self._load.capacity
-                self._observer.rejected("queue_full")
-                raise QueueFullError(self._all_queued_tokens() / capacity if capacity else 1.0)
-            request = _Request(items, ticket, loop, loop.create_future())
+            now = self._clock()
+            ticket = self._policy.offer(lane, items, now, speed=self._load.proven_capacity(now), timeout=timeout)
+            if isinstance(ticket, Refusal):
+                raise self._refused(ticket, timeout)
+            self._load.arrived(ticket.new_tokens, now)
+            request = Pending(ticket, loop, loop.create_future())
             self._requests[ticket] = request
             self._changed.notify()
+        if ticket.shared_items:
+            self._observer.shared(ticket.shared_items)
         return request
 
-    def _forget(self, request: _Request) -> None:
+    def _refused(self, refusal: Refusal, timeout: float) -> QueueFullError | DeadlineError:
+        self._observer.rejected(refusal.cause.value)
+        capacity = self._load.capacity
+        retry_after = refusal.tokens / capacity if capacity else 1.0
+        return DeadlineError(timeout, retry_after) if refusal.cause is Cause.DEADLINE else QueueFullError(retry_after)
+
+    def _forget(self, request: Pending) -> None:
         with self._changed:
             self._requests.pop(request.ticket, None)
             forgotten = self._policy.cancel(request.ticket)
@@ -201,102 +232,144 @@ class Engine:
 
     def _work(self) -> None:
         try:
-            while (run := self._next_run()) is not None:
-                self._execute(run)
+            while not self._stopping:
+                if self._clock() >= self._health.next_test():
+                    self._test()
+                elif (run := self._next_run()) is not None:
+                    self._execute(run)
             self._fail_all(StoppedError("the engine is stopped"))
         except BaseException as error:
             _log.critical("the engine stopped: %s", error, exc_info=error)
             self._failure = f"{type(error).__name__}: {error}"
             self._fail_all(StoppedError("the device or the engine failed; this replica is restarting"))
 
+    def _test(self) -> None:
+        """Let the model prove itself. Raises DeviceLostError when it failed to several times."""
+        self._heartbeat = self._clock()
+        try:
+            if isinstance(self._model, Provable):
+                self._model.prove()
+        except DeviceLostError:
+            raise
+        except Exception as error:
+            self._health.failed(error, self._clock())
+            _log.error("%s", self._health.trouble, exc_info=error)
+            if self._health.is_hopeless:
+                raise DeviceLostError(self._health.trouble) from error
+        else:
+            if self._health.trouble is not None:
+                _log.warning("the self-test passes again")
+            self._health.passed(self._clock())
+
     def _next_run(self) -> Run | None:
+        """What to run now; None after a pause without anything to run."""
         with self._changed:
-            while True:
-                now = self._heartbeat = self._clock()
-                if self._stopping:
-                    return None
-                decision = self._policy.decide(now)
-                if isinstance(decision, Run):
-                    self._load.started(now)
-                    return decision
-                pause = _HEARTBEAT_SECONDS if decision.until is None else decision.until - now
+            now = self._heartbeat = self._clock()
+            decision = self._policy.decide(now)
+            if isinstance(decision, Run):
+                self._load.started(now)
+                return decision
+            pause = _HEARTBEAT_SECONDS if decision.until is None else decision.until - now
+            if not self._stopping:
                 self._changed.wait(min(max(pause, 0.0), _HEARTBEAT_SECONDS))
+        return None
 
     def _execute(self, run: Run) -> None:
-        started = self._clock()
-        requests = [self._requests.get(entry.ticket) for entry in run.entries]
-        live = [(entry, request) for entry, request in zip(run.entries, requests, strict=True) if request is not None]
-        arrived = min(entry.ticket.arrived for entry in run.entries)
-        self._observer.batch_started(run, started - arrived)
-        outcomes = run_isolated(
-            self._model.embed, [request.items[entry.index].payload for entry, request in live], self._halve_budget
-        )
+        began = self._clock()
+        steps = self._steps = _Steps(run, began)
+        self._observer.batch_started(run)
+        try:
+            outcomes = self._embed(run)
+        finally:
+            self._steps = None
         ended = self._clock()
-        completed: list[_Request] = []
-        for outcome in outcomes:
-            self._deliver(outcome, live, completed)
-        for request in {id(request): request for _, request in live}.values():
-            request.started = request.started or started
-            request.inference_seconds += ended - started
-            request.batch_tokens = max(request.batch_tokens, run.tokens)
+        steps.end_step(ended)
+        seconds = ended - began - steps.interrupted_seconds
         with self._changed:
-            self._load.ended(run.tokens, ended)
-            self._policy.answered(len(completed), ended)
-        self._observer.batch_ended(run, ended - started)
-        self._answer(completed)
+            # Batches much smaller than the budget say little about how fast large ones are.
+            full = 4 * run.tokens >= self._policy.memory.tokens
+            self._load.ended(run.tokens + steps.interrupting_tokens, ended, full=full)
+            self._policy.pace.ran(frozenset(run.tokens_by_lane), run.tokens, seconds, steps.longest)
+            self._policy.memory.fitted(run.tokens, ended)
+        self._complete(run, outcomes, began, seconds)
 
-    def _deliver(self, outcome: Outcome, live: Sequence[tuple[Entry, _Request]], completed: list[_Request]) -> None:
-        """Copy an outcome's vectors into their requests, collecting those that are complete."""
-        for row, position in enumerate(outcome.positions):
-            entry, request = live[position]
-            index = entry.index
-            if outcome.vectors is None:
-                request.error = request.error or ItemFailedError(index, outcome.error or RuntimeError())
-            else:
-                if request.vectors is None:
-                    request.vectors = np.empty((len(request.items), outcome.vectors.shape[1]), np.float32)
-                request.vectors[index] = outcome.vectors[row]
-            request.done += 1
-            if request.done == len(request.items) or (request.error and request not in completed):
-                completed.append(request)
-
-    def _answer(self, completed: Sequence[_Request]) -> None:
-        """Hand answers to their event loops: one call per loop and batch."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
-        for request in completed:
-            by_loop.setdefault(request.loop, []).append(request)
-        for loop, requests in by_loop.items():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_resolve, requests)
-
-    def _halve_budget(self) -> None:
+    def _between_steps(self) -> None:
+        """Called by the model in the middle of a batch: run queries that came meanwhile, if it is their turn."""
+        now = self._heartbeat = self._clock()
+        steps = self._steps
+        if steps is None:
+            return
+        steps.end_step(now)
+        if not self._policy.queries_wait:
+            return
         with self._changed:
-            limits = self._policy.limits
-            tokens = max(1, limits.max_batch_tokens // 2)
-            self._policy.limits = replace(limits, max_batch_tokens=tokens)
-        _log.warning("out of device memory: the token budget of a batch is now %d", tokens)
+            run = self._policy.interrupt(steps.run)
+        if run is None:
+            return
+        self._steps = None
+        try:
+            self._interrupt(run)
+        except DeviceLostError:
+            raise
+        except Exception as error:
+            # Not the fault of an item of the batch that was interrupted, whose isolation would swallow it.
+            raise DeviceLostError(f"a defect of the engine: {error}") from error
+        finally:
+            self._steps = steps
+        steps.step_began = self._clock()
+        steps.interrupted_seconds += steps.step_began - now
+        steps.interrupting_tokens += run.tokens
+
+    def _interrupt(self, run: Run) -> None:
+        began = self._clock()
+        self._observer.batch_started(run)
+        outcomes = self._embed(run)
+        self._complete(run, outcomes, began, self._clock() - began)
+
+    def _embed(self, run: Run) -> list[tuple[list[Work], Outcome]]:
+        """Embed the work that somebody still waits for."""
+        works = [work for work in run.works if work.interest]
+        outcomes = run_isolated(self._model.embed, [work.item for work in works], self._shrink)
+        return [([works[position] for position in outcome.positions], outcome) for outcome in outcomes]
+
+    def _complete(
+        self, run: Run, outcomes: Sequence[tuple[Sequence[Work], Outcome]], began: float, seconds: float
+    ) -> None:
+        """Nobody can join the work any more: put vectors into their requests and answer those that are complete."""
+        with self._changed:
+            done = self._policy.settle(run, self._clock())
+        completed = {id(request): request for ticket in done if (request := self._requests.get(ticket)) is not None}
+        touched: dict[int, Pending] = {}
+        suspicious = False
+        for works, outcome in outcomes:
+            suspicious |= outcome.error is not None and not isinstance(outcome.error, OutOfMemoryError)
+            for row, work in enumerate(works):
+                for ticket, index in work.readers:
+                    request = self._requests.get(ticket)
+                    if request is None:
+                        continue
+                    touched[id(request)] = request
+                    if outcome.vectors is not None:
+                        request.put(index, outcome.vectors, row)
+                    else:
+                        request.fail(index, outcome.error or RuntimeError("no reason given"))
+                        completed[id(request)] = request
+        for request in touched.values():
+            request.took_part(began, seconds, run.tokens)
+        self._health.ran(self._clock(), suspicious=suspicious)
+        self._observer.batch_ended(run, seconds)
+        self._observer.waited([request.queue_seconds for request in completed.values()])
+        answer(completed.values())
+
+    def _shrink(self, tokens: int) -> None:
+        with self._changed:
+            self._policy.memory.exhausted(tokens, self._clock())
+            budget = self._policy.memory.tokens
+        _log.warning("out of device memory with %d tokens: the token budget of a batch is now %d", tokens, budget)
 
     def _fail_all(self, error: Exception) -> None:
         with self._changed:
             requests = list(self._requests.values())
         for request in requests:
             request.error = error
-        self._answer(requests)
-
-
-def _resolve(requests: Sequence[_Request]) -> None:
-    """Set the futures of completed requests; runs on their event loop."""
-    for request in requests:
-        if request.future.done():
-            continue
-        if request.error is not None:
-            request.future.set_exception(request.error)
-        elif request.vectors is not None:
-            request.future.set_result(
-                Embedded(
-                    request.vectors,
-                    request.started - request.ticket.arrived,
-                    request.inference_seconds,
-                    request.batch_tokens,
-                )
-            )
+        answer(requests)

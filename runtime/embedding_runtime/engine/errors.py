@@ -7,12 +7,27 @@ class EngineError(Exception):
     """The engine did not answer."""
 
 
-class QueueFullError(EngineError):
-    """Too many tokens are waiting. `retry_after` is the measured time, in seconds, until there is room."""
+class RefusedError(EngineError):
+    """The request was not admitted. `retry_after` is the measured time, in seconds, until it may be."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QueueFullError(RefusedError):
+    """Too many tokens are waiting."""
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__(f"the queue is full; there is room in about {retry_after:.1f} s")
-        self.retry_after = retry_after
+        super().__init__(f"the queue is full; there is room in about {retry_after:.1f} s", retry_after)
+
+
+class DeadlineError(RefusedError):
+    """At the measured speed the request would not be done within its `timeout` seconds."""
+
+    def __init__(self, timeout: float, retry_after: float) -> None:
+        super().__init__(f"the request would take {timeout + retry_after:.0f} s; the limit is {timeout:g}", retry_after)
+        self.timeout = timeout
 
 
 class QueueTimeoutError(EngineError):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,18 @@ class Pooling(StrEnum):
     MAX = "Max"
     CLS = "Cls"
     LAST_TOKEN = "LastToken"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """An image, or an image with a text, that is to become one vector. `image` is a file as it came, unchecked."""
+
+    image: bytes
+    text: str = ""
+
+
+# What one vector is asked for. Texts are plain strings: there are thousands of them in a request.
+Input = str | ImageInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +103,16 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input, prepared: how many tokens and image tiles the model is fed, and what only the model understands."""
+    """One input, prepared: how many tokens and image tiles the model is fed, and what only the model understands.
+
+    Items with equal keys give equal vectors, whatever request they come from: one of them is computed for all. None
+    means that nothing is known to be equal.
+    """
 
     tokens: int
     payload: object
     tiles: int = 0
+    key: Hashable | None = None
 
 
 class InputTooLongError(ValueError):
@@ -108,12 +125,32 @@ class InputTooLongError(ValueError):
         self.limit = limit
 
 
+class InvalidImageError(ValueError):
+    """The image of an input cannot be used. `reason` completes the sentence "the image ..."."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"input[{index}]: the image {reason}")
+        self.index = index
+        self.reason = reason
+
+
 class OutOfMemoryError(RuntimeError):
     """The device had not enough memory for this batch; a smaller one may fit."""
 
 
 class DeviceLostError(RuntimeError):
     """The device no longer computes; nothing on it can be trusted or retried."""
+
+
+class NotFiniteError(RuntimeError):
+    """The model gave infinities or not-a-number for an input."""
+
+    def __init__(self) -> None:
+        super().__init__("the vector is not finite")
+
+
+def no_checkpoint() -> None:
+    """Work that is always to be finished."""
 
 
 class Model(Protocol):
@@ -126,10 +163,20 @@ class Model(Protocol):
     def default_batch_tokens(self) -> int:
         """The token budget of a batch that keeps this device busy without waste."""
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
-        """Tokenise with prompts and special tokens.
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
+        """Tokenise with prompts and special tokens; decode images. Only inputs of `identity.modalities` may be given.
 
-        Raises InputTooLongError for the first input over the limit when `truncation` is NONE.
+        `checkpoint` is called every few milliseconds of work.
+
+        Raises InputTooLongError for the first input over the limit when `truncation` is NONE, or when its image alone
+        is over it, InvalidImageError for the first image that cannot be used, and what `checkpoint` raises to end work
+        that nobody waits for any more.
         """
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
@@ -137,3 +184,28 @@ class Model(Protocol):
 
         Raises OutOfMemoryError (retry with less) and DeviceLostError (give up); anything else is blamed on an input.
         """
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A model whose `embed` can be interrupted between its steps (layers, say), to embed something more urgent."""
+
+    def between_steps(self, call: Callable[[], None]) -> None:
+        """From now on call this between the steps of every `embed`, on its thread. It may call `embed` itself."""
+
+
+@runtime_checkable
+class Provable(Protocol):
+    """A model that can show that it still computes what it should."""
+
+    def prove(self) -> None:
+        """Embed what is known, on the thread of `embed`. Raises when the vectors cannot be right."""
+
+
+@runtime_checkable
+class Padding(Protocol):
+    """A model that may fill all items of a batch up to the longest, so that lengths decide what a batch costs."""
+
+    @property
+    def padded(self) -> bool:
+        """Whether it does."""

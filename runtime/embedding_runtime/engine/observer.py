@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from embedding_runtime.engine.policy import Run
@@ -10,9 +11,16 @@ from embedding_runtime.engine.policy import Run
 class Observer(Protocol):
     """Called from the engine's thread and from callers' threads; implementations must be thread-safe and quick."""
 
-    def batch_started(self, run: Run, queue_seconds: float) -> None: ...
+    def batch_started(self, run: Run) -> None: ...
 
-    def batch_ended(self, run: Run, seconds: float) -> None: ...
+    def batch_ended(self, run: Run, seconds: float) -> None:
+        """`seconds` is what the batch took itself, without what interrupted it."""
+
+    def waited(self, queue_seconds: Sequence[float]) -> None:
+        """For every request that is answered now, how long it waited until its first item was taken up."""
+
+    def shared(self, items: int) -> None:
+        """So many inputs of an admitted request were on their way already."""
 
     def rejected(self, reason: str) -> None: ...
 
@@ -22,10 +30,16 @@ class Observer(Protocol):
 class SilentObserver:
     """Observes nothing."""
 
-    def batch_started(self, run: Run, queue_seconds: float) -> None:
+    def batch_started(self, run: Run) -> None:
         pass
 
     def batch_ended(self, run: Run, seconds: float) -> None:
+        pass
+
+    def waited(self, queue_seconds: Sequence[float]) -> None:
+        pass
+
+    def shared(self, items: int) -> None:
         pass
 
     def rejected(self, reason: str) -> None:

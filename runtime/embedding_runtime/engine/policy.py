@@ -1,44 +1,54 @@
-"""Which queued items run next, and when. A pure state machine: callers pass the time, nothing here sleeps or locks.
+"""Which queued work runs next, and when. A pure state machine: callers pass the time, nothing here sleeps or locks.
 
 The rules, in the order they matter:
 
 - Items queue, not requests. A request is admitted whole or not at all, by tokens; one larger than the limit is
-  admitted when the queue is empty, so that it is never refused for ever.
-- A batch is a token budget and an item count. An item larger than the budget runs alone.
-- A busy engine never waits: while a batch ran, the next one gathered. An idle one waits only when more work is
-  plausible (requests being prepared, or clients that were answered a moment ago and are likely to return), at most
-  `max_wait` counted from the arrival of the oldest item, never from the newest.
-- Interactive items overtake bulk ones, but every token they overtake with earns the waiting bulk items credit, so bulk
-  keeps `bulk_share` of the device and neither lane can starve the other.
+  admitted when the queue is empty, so that it is never refused for ever. One that cannot be answered in time by the
+  speed measured of late is refused at once instead of late.
+- Identical sequences in flight are computed once, for everybody who asked. A query that finds its sequence among
+  queued bulk takes it along into its own lane.
+- A batch is a budget of tokens, items and image tiles. An item larger than the budget runs alone.
+- A busy engine never waits: while a batch ran, the next one gathered. An idle one waits only when more work of the
+  same lane is plausible (requests being prepared, or clients that were answered a moment ago and are likely to
+  return), at most `max_wait` counted from the arrival of the oldest item, never from the newest.
+- Queries overtake bulk, even in the middle of a bulk batch where the model allows it, and do not share their batch
+  with more bulk than prolongs it by half. Every token they overtake with earns bulk credit; bulk worth a batch runs
+  next, uninterrupted. So bulk keeps `bulk_share` of the device and neither lane can starve the other.
+- Within a lane, items are taken by length inside a window (lane_queue.py).
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
-
-class Lane(StrEnum):
-    """Who waits: a person for one text, or a pipeline for thousands."""
-
-    INTERACTIVE = "interactive"
-    BULK = "bulk"
+from embedding_runtime.engine.budget import MemoryBudget, Pace
+from embedding_runtime.engine.lane_queue import LaneQueue
+from embedding_runtime.engine.model import Item
+from embedding_runtime.engine.work import InFlight, Lane, Stage, Ticket, Work
 
 
 class Reason(StrEnum):
-    """Why a batch was started."""
+    """Why a batch was started: its budget was used up, the wait was over, nobody else was likely to come, it gathered
+    while the batch before it ran, it interrupted a batch of bulk, or the server is stopping."""
 
     FULL = "full"
-    WAITED = "waited"
-    UNCONTESTED = "uncontested"
+    TIMER = "timer"
+    IDLE = "idle"
     BUSY = "busy"
-    DRAINING = "draining"
+    INTERRUPT = "interrupt"
+    DRAIN = "drain"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a batch and of the queue. Times are seconds."""
+    """Bounds of a batch and of the queue. Times are seconds.
+
+    `window_items` is how many items of a lane, in order of arrival, are taken by length; 1 is worth it wherever nothing
+    is padded. `padded` counts a batch as the model fills it up: its items times its longest.
+    """
 
     max_batch_tokens: int
     max_batch_items: int
@@ -46,45 +56,30 @@ class Limits:
     max_wait: float
     bulk_share: float = 0.25
     max_queued_requests: int | None = None
+    max_batch_tiles: int | None = None
+    window_items: int = 1
+    padded: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One admitted request: how much of it still queues and whether anyone still waits for it."""
-
-    lane: Lane
-    arrived: float
-    tokens: tuple[int, ...]
-    taken: int = 0
-    cancelled: bool = False
-
-    @property
-    def queued_tokens(self) -> int:
-        return 0 if self.cancelled else sum(self.tokens[self.taken :])
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Item `index` of a request, in a batch."""
-
-    ticket: Ticket
-    index: int
-
-    @property
-    def tokens(self) -> int:
-        return self.ticket.tokens[self.index]
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
-    """Run these entries now."""
+    """Run this work now. `funded`: it is bulk's guaranteed share, and not to be interrupted."""
 
-    entries: tuple[Entry, ...]
+    works: tuple[Work, ...]
     reason: Reason
+    funded: bool = False
 
-    @property
+    @cached_property
     def tokens(self) -> int:
-        return sum(entry.tokens for entry in self.entries)
+        return sum(work.tokens for work in self.works)
+
+    @cached_property
+    def tokens_by_lane(self) -> Mapping[Lane, int]:
+        """Only the lanes that take part."""
+        tokens: dict[Lane, int] = {}
+        for work in self.works:
+            tokens[work.lane] = tokens.get(work.lane, 0) + work.tokens
+        return tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,133 +89,261 @@ class Wait:
     until: float | None
 
 
+class Cause(StrEnum):
+    """Why a request was not admitted."""
+
+    QUEUE_FULL = "queue_full"
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The request was not admitted; it may be once about `tokens` of those that wait are done."""
+
+    cause: Cause
+    tokens: float
+
+
+class _Batch:
+    """A batch being put together."""
+
+    def __init__(self, limits: Limits, memory: MemoryBudget) -> None:
+        self._items = max(1, int(limits.max_batch_items * memory.share))
+        tiles = limits.max_batch_tiles
+        self._tiles_limit = None if tiles is None else max(1, int(tiles * memory.share))
+        self._padded = limits.padded
+        self._longest = self._tiles = 0
+        self.works: list[Work] = []
+        self.tokens = 0
+
+    def take(self, work: Work, budget: int) -> bool:
+        """Add the work if all stays within the budget. The first is taken whatever its size: it runs alone."""
+        tokens, longest = self.tokens + work.tokens, max(self._longest, work.tokens)
+        tiles, count = self._tiles + work.item.tiles, len(self.works) + 1
+        if self.works:
+            cost = longest * count if self._padded else tokens
+            too_many_tiles = self._tiles_limit is not None and tiles > self._tiles_limit
+            if cost > budget or count > self._items or too_many_tiles:
+                return False
+        self.tokens, self._longest, self._tiles = tokens, longest, tiles
+        self.works.append(work)
+        return True
+
+
 class BatchPolicy:
     """The queue and the decision what to run next."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._lanes: dict[Lane, deque[Ticket]] = {lane: deque() for lane in Lane}
-        self._queued_tokens = dict.fromkeys(Lane, 0)
-        self._queued_items = dict.fromkeys(Lane, 0)
-        self._preparing = 0
-        self._answered: tuple[float, int] = (float("-inf"), 0)
-        self._bulk_credit = 0.0
+        self.memory = MemoryBudget(limits.max_batch_tokens)
+        self.pace = Pace()
         self.draining = False
+        self._lanes = {lane: LaneQueue(limits.window_items) for lane in Lane}
+        self._in_flight = InFlight()
+        self._running_tokens = 0
+        self._extra_readers = 0
+        self._waiting_requests = 0
+        self._preparing = dict.fromkeys(Lane, 0)
+        # Clients that were answered by the last batch and did not come back yet.
+        self._expected = dict.fromkeys(Lane, 0)
+        self._answered_at = float("-inf")
+        self._bulk_credit = 0.0
 
     def queued_tokens(self, lane: Lane) -> int:
-        return self._queued_tokens[lane]
+        return self._lanes[lane].tokens
 
     def queued_items(self, lane: Lane) -> int:
-        return self._queued_items[lane]
+        return len(self._lanes[lane])
 
     def oldest_arrival(self, lane: Lane) -> float | None:
-        return min((ticket.arrived for ticket in self._lanes[lane]), default=None)
+        return self._lanes[lane].oldest_arrival()
 
-    def announce(self) -> None:
+    def announce(self, lane: Lane) -> None:
         """A request is being prepared and will be offered or withdrawn soon."""
-        self._preparing += 1
+        self._preparing[lane] += 1
 
-    def withdraw(self) -> None:
+    def withdraw(self, lane: Lane) -> None:
         """An announced request was offered, or will not be."""
-        self._preparing -= 1
+        self._preparing[lane] -= 1
 
-    def offer(self, lane: Lane, tokens: tuple[int, ...], now: float) -> Ticket | None:
-        """Admit a request whole, or return None when the queue has no room for it."""
-        waiting = sum(self._queued_tokens.values())
-        if waiting and waiting + sum(tokens) > self.limits.max_queued_tokens:
-            return None
-        requests = self.limits.max_queued_requests
-        if requests is not None and sum(map(len, self._lanes.values())) >= requests:
-            return None
-        ticket = Ticket(lane, now, tokens)
-        if tokens:
-            self._lanes[lane].append(ticket)
-            self._queued_tokens[lane] += sum(tokens)
-            self._queued_items[lane] += len(tokens)
+    def offer(
+        self, lane: Lane, items: Sequence[Item], now: float, *, speed: float | None = None, timeout: float | None = None
+    ) -> Ticket | Refusal:
+        """Admit a request whole, or not at all.
+
+        With `speed` (tokens per second, measured) a request is refused that cannot be done within `timeout` seconds.
+        """
+        self.pace.arrived(lane, now)
+        needed = self._in_flight.unique(items)
+        tokens = sum(item.tokens for item in needed)
+        refusal = self._refusal(lane, tokens, len(items) - len(needed), speed, timeout)
+        if refusal is not None:
+            return refusal
+        ticket = Ticket(lane, now, unsettled=len(items), new_tokens=tokens, shared_items=len(items) - len(needed))
+        ticket.works = tuple([self._work_for(item, lane, now, ticket, index) for index, item in enumerate(items)])
+        self._extra_readers += ticket.shared_items
+        self._waiting_requests += bool(items)
+        self._expected[lane] -= 1
         return ticket
 
     def cancel(self, ticket: Ticket) -> int:
-        """Forget what of the request still queues; the number of items forgotten."""
-        if ticket.cancelled:
+        """Nobody waits for this request any more; the number of its inputs that were never taken up."""
+        if ticket.cancelled or not ticket.unsettled:
             return 0
-        forgotten = len(ticket.tokens) - ticket.taken
-        self._queued_tokens[ticket.lane] -= ticket.queued_tokens
-        self._queued_items[ticket.lane] -= forgotten
         ticket.cancelled = True
-        if forgotten:
-            self._lanes[ticket.lane].remove(ticket)
-        return forgotten
+        self._waiting_requests -= 1
+        dropped = 0
+        for work in ticket.works:
+            if work.stage is Stage.SETTLED:
+                continue
+            work.interest -= 1
+            if work.stage is Stage.QUEUED:
+                dropped += 1
+                if not work.interest:
+                    self._lanes[work.lane].remove(work)
+                    self._settle(work)
+            elif not work.interest:
+                # It may have been left out of the batch already: what comes now must not wait for it.
+                self._in_flight.remove(work)
+        return dropped
 
-    def answered(self, requests: int, now: float) -> None:
-        """A batch ended and completed so many requests: their clients may be back with the next ones."""
-        self._answered = (now, requests)
+    def settle(self, run: Run, now: float) -> list[Ticket]:
+        """A batch ended: nobody can join its work any more. Returns the requests of which nothing is left to do."""
+        done: list[Ticket] = []
+        for work in run.works:
+            self._running_tokens -= work.tokens
+            self._settle(work)
+            for ticket, _ in work.readers:
+                ticket.unsettled -= 1
+                if not ticket.unsettled and not ticket.cancelled:
+                    done.append(ticket)
+        self._waiting_requests -= len(done)
+        self._expected = {lane: sum(ticket.lane is lane for ticket in done) for lane in Lane}
+        self._answered_at = now
+        return done
 
     def decide(self, now: float) -> Run | Wait:
         """What an engine that is free at `now` should do."""
-        queued = sum(self._queued_items.values())
-        if not queued:
+        if not any(len(lane) for lane in self._lanes.values()):
             return Wait(None)
         if self._is_full():
-            return self._run(Reason.FULL)
+            return self._run(Reason.FULL, now)
         if self.draining:
-            return self._run(Reason.DRAINING)
-        oldest = min(ticket.arrived for lane in self._lanes.values() for ticket in lane)
-        if oldest < self._answered[0]:
-            return self._run(Reason.BUSY)
+            return self._run(Reason.DRAIN, now)
+        waiting = [(since, lane) for lane in Lane if (since := self._lanes[lane].waiting_since()) is not None]
+        oldest = min(since for since, _ in waiting)
+        if oldest < self._answered_at:
+            return self._run(Reason.BUSY, now)
         deadline = oldest + self.limits.max_wait
         if now >= deadline:
-            return self._run(Reason.WAITED)
-        if not self._more_is_plausible(now):
-            return self._run(Reason.UNCONTESTED)
+            return self._run(Reason.TIMER, now)
+        if not self._more_is_plausible(waiting[0][1], now):
+            return self._run(Reason.IDLE, now)
         return Wait(deadline)
 
+    def interrupt(self, run: Run) -> Run | None:
+        """Queries to run now, in the middle of a batch of bulk; None when there are none or bulk has waited enough."""
+        if run.funded or Lane.INTERACTIVE in run.tokens_by_lane or self._bulk_credit >= run.tokens:
+            return None
+        batch = _Batch(self.limits, self.memory)
+        self._fill(batch, Lane.INTERACTIVE, self.memory.tokens)
+        if not batch.works:
+            return None
+        self._earn(batch.tokens)
+        return self._started(batch, Reason.INTERRUPT)
+
+    @property
+    def queries_wait(self) -> bool:
+        """Whether asking `interrupt` is worthwhile; may be read without a lock."""
+        return len(self._lanes[Lane.INTERACTIVE]) > 0
+
+    def _refusal(
+        self, lane: Lane, tokens: int, shared: int, speed: float | None, timeout: float | None
+    ) -> Refusal | None:
+        limits = self.limits
+        waiting = sum(queue.tokens for queue in self._lanes.values())
+        # A reader of shared work costs no computing, but a row of its answer: counted as a token.
+        held = waiting + self._extra_readers
+        if held and held + tokens + shared > limits.max_queued_tokens:
+            return Refusal(Cause.QUEUE_FULL, min(waiting, held + tokens + shared - limits.max_queued_tokens))
+        if limits.max_queued_requests is not None and self._waiting_requests >= limits.max_queued_requests:
+            return Refusal(Cause.QUEUE_FULL, waiting / max(1, self._waiting_requests))
+        if speed is None or timeout is None or not tokens:
+            return None
+        ahead, rate = waiting, speed
+        if lane is Lane.INTERACTIVE:
+            ahead = self._lanes[Lane.INTERACTIVE].tokens
+            rate = speed * (1 - limits.bulk_share) if len(self._lanes[Lane.BULK]) else speed
+        late = (self._running_tokens + ahead + tokens) - timeout * rate
+        return Refusal(Cause.DEADLINE, late) if late > 0 else None
+
+    def _work_for(self, item: Item, lane: Lane, now: float, ticket: Ticket, index: int) -> Work:
+        work = self._in_flight.find(item.key)
+        if work is None:
+            work = Work(item, lane, now)
+            self._in_flight.add(work)
+            self._lanes[lane].push(work)
+        elif lane is Lane.INTERACTIVE and work.lane is Lane.BULK and work.stage is Stage.QUEUED:
+            self._lanes[Lane.BULK].remove(work)
+            work.lane, work.arrived = Lane.INTERACTIVE, now
+            self._lanes[Lane.INTERACTIVE].push(work)
+        work.readers.append((ticket, index))
+        work.interest += 1
+        return work
+
+    def _settle(self, work: Work) -> None:
+        work.stage = Stage.SETTLED
+        self._extra_readers -= len(work.readers) - 1
+        self._in_flight.remove(work)
+
     def _is_full(self) -> bool:
+        queues = self._lanes.values()
         return (
-            sum(self._queued_tokens.values()) >= self.limits.max_batch_tokens
-            or sum(self._queued_items.values()) >= self.limits.max_batch_items
+            sum(queue.tokens for queue in queues) >= self.memory.tokens
+            or sum(len(queue) for queue in queues) >= self.limits.max_batch_items
         )
 
-    def _more_is_plausible(self, now: float) -> bool:
-        if self._preparing > 0:
+    def _more_is_plausible(self, lane: Lane, now: float) -> bool:
+        if self._preparing[lane] > 0:
             return True
-        when, requests = self._answered
-        waiting = sum(len(lane) for lane in self._lanes.values())
-        return now - when < self.limits.max_wait and requests > waiting
+        return now - self._answered_at < self.limits.max_wait and self._expected[lane] > 0
 
-    def _run(self, reason: Reason) -> Run:
-        budget = self.limits.max_batch_tokens
-        batch: list[Entry] = []
-        bulk_waited = bool(self._lanes[Lane.BULK])
-        if self._bulk_credit > 0:
-            self._bulk_credit -= self._take(Lane.BULK, int(self._bulk_credit), batch, strict=True)
-        interactive = self._take(Lane.INTERACTIVE, budget, batch)
-        self._take(Lane.BULK, budget, batch)
-        if not self._lanes[Lane.BULK]:
-            self._bulk_credit = 0.0
-        elif bulk_waited:
-            share = self.limits.bulk_share
-            head = self._lanes[Lane.BULK][0]
-            ceiling = max(budget, head.tokens[head.taken])
-            self._bulk_credit = min(ceiling, self._bulk_credit + interactive * share / (1 - share))
-        return Run(tuple(batch), reason)
+    def _run(self, reason: Reason, now: float) -> Run:
+        budget = self.memory.tokens
+        bulk, queries = self._lanes[Lane.BULK], self._lanes[Lane.INTERACTIVE]
+        bulk_budget = self.pace.bulk_tokens(budget, now)
+        batch = _Batch(self.limits, self.memory)
+        head = bulk.peek()
+        if head is None or not len(queries):
+            self._fill(batch, Lane.INTERACTIVE, budget)
+            self._fill(batch, Lane.BULK, bulk_budget)
+            self._bulk_credit = max(0.0, self._bulk_credit - batch.tokens)
+            return self._started(batch, reason)
+        due = max(head.tokens, min(bulk_budget, bulk.tokens))
+        if self._bulk_credit >= due:
+            self._fill(batch, Lane.BULK, bulk_budget)
+            self._bulk_credit -= batch.tokens
+            return self._started(batch, reason, funded=True)
+        self._fill(batch, Lane.INTERACTIVE, budget)
+        overtaken_with = batch.tokens
+        self._fill(batch, Lane.BULK, min(budget, batch.tokens + self.pace.company_tokens()))
+        self._earn(overtaken_with)
+        self._bulk_credit = max(0.0, self._bulk_credit - (batch.tokens - overtaken_with))
+        return self._started(batch, reason)
 
-    def _take(self, lane: Lane, budget: int, batch: list[Entry], *, strict: bool = False) -> int:
-        """Move items from the head of a lane into the batch while it stays within the budget; the tokens moved.
+    def _earn(self, tokens: int) -> None:
+        share = self.limits.bulk_share
+        head = self._lanes[Lane.BULK].peek()
+        # Enough that no credit is lost on the way to what one bulk batch costs.
+        most = 2 * max(self.memory.tokens, head.tokens if head else 0)
+        self._bulk_credit = min(most, self._bulk_credit + tokens * share / (1 - share))
 
-        Unless `strict`, an empty batch takes its first item whatever its size: larger than the budget, it runs alone.
-        """
-        before = tokens = sum(entry.tokens for entry in batch)
+    def _fill(self, batch: _Batch, lane: Lane, budget: int) -> None:
         queue = self._lanes[lane]
-        while queue and len(batch) < self.limits.max_batch_items:
-            ticket = queue[0]
-            size = ticket.tokens[ticket.taken]
-            if tokens + size > budget and (batch or strict):
-                break
-            batch.append(Entry(ticket, ticket.taken))
-            tokens += size
-            ticket.taken += 1
-            self._queued_tokens[lane] -= size
-            self._queued_items[lane] -= 1
-            if ticket.taken == len(ticket.tokens):
-                queue.popleft()
-        return tokens - before
+        while (work := queue.peek()) is not None and batch.take(work, budget):
+            queue.pop()
+            work.stage = Stage.RUNNING
+
+    def _started(self, batch: _Batch, reason: Reason, *, funded: bool = False) -> Run:
+        self._running_tokens += batch.tokens
+        return Run(tuple(batch.works), reason, funded)

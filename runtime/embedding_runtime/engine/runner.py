@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from embedding_runtime.engine.model import DeviceLostError, Matrix, OutOfMemoryError
+import numpy as np
+
+from embedding_runtime.engine.model import DeviceLostError, Item, Matrix, NotFiniteError, OutOfMemoryError
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The vectors of some payloads of a batch, or why they have none: positions are those in the batch."""
+    """The vectors of some items of a batch, or why they have none: positions are those in the batch."""
 
     positions: tuple[int, ...]
     vectors: Matrix | None
@@ -18,29 +20,39 @@ class Outcome:
 
 
 def run_isolated(
-    embed: Callable[[Sequence[object]], Matrix], payloads: Sequence[object], on_out_of_memory: Callable[[], None]
+    embed: Callable[[Sequence[object]], Matrix], items: Sequence[Item], on_out_of_memory: Callable[[int], None]
 ) -> list[Outcome]:
-    """Embed all payloads; when that fails, halve until only the payloads at fault are left.
+    """Embed all items; when that fails, halve until only the items at fault are left.
 
-    Raises DeviceLostError: then nothing can be retried. Every other exception ends up in an Outcome.
+    `on_out_of_memory` learns the tokens of every part of several items that did not fit. Raises DeviceLostError: then
+    nothing can be retried. Every other exception ends up in an Outcome.
     """
     # Every request of a batch may have been cancelled between its choice and its start.
-    pending = [tuple(range(len(payloads)))] if payloads else []
+    pending = [tuple(range(len(items)))] if items else []
     outcomes: list[Outcome] = []
     while pending:
         positions = pending.pop()
         try:
-            vectors = embed([payloads[position] for position in positions])
+            vectors = embed([items[position].payload for position in positions])
         except DeviceLostError:
             raise
         except Exception as error:
-            if isinstance(error, OutOfMemoryError):
-                on_out_of_memory()
             if len(positions) == 1:
                 outcomes.append(Outcome(positions, None, error))
-            else:
-                middle = len(positions) // 2
-                pending += [positions[middle:], positions[:middle]]
+                continue
+            if isinstance(error, OutOfMemoryError):
+                on_out_of_memory(sum(items[position].tokens for position in positions))
+            middle = len(positions) // 2
+            pending += [positions[middle:], positions[:middle]]
             continue
-        outcomes.append(Outcome(positions, vectors))
+        outcomes += _finite(positions, vectors)
     return outcomes
+
+
+def _finite(positions: tuple[int, ...], vectors: Matrix) -> list[Outcome]:
+    """Numbers that are none must not become an answer: their items failed."""
+    if np.isfinite(vectors).all():
+        return [Outcome(positions, vectors)]
+    good = np.isfinite(vectors).all(axis=1)
+    outcomes = [Outcome(tuple(np.array(positions)[good].tolist()), vectors[good])] if good.any() else []
+    return outcomes + [Outcome((positions[row],), None, NotFiniteError()) for row in np.flatnonzero(~good)]

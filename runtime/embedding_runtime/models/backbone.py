@@ -47,6 +47,12 @@ class Backbone:
     def max_positions(self) -> int | None:
         return self.architecture.max_positions
 
+    @property
+    def layers(self) -> Sequence[torch.nn.Module]:
+        """The transformer's layers: its longest list of modules."""
+        lists = (module for module in self.module.modules() if isinstance(module, torch.nn.ModuleList))
+        return list(max(lists, key=len, default=()))
+
     def forward(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
         """Token ids of texts -> hidden states of all their tokens end to end [tokens, size]."""
         return self._forward_packed(texts) if self.architecture.packed else self._forward_padded(texts)

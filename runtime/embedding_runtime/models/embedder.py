@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,14 @@ from tokenizers import Tokenizer
 
 from embedding_runtime.engine.model import (
     DeviceLostError,
+    Input,
     InputType,
     Item,
     Matrix,
     ModelIdentity,
     OutOfMemoryError,
     Truncation,
+    no_checkpoint,
 )
 from embedding_runtime.models.backbone import Backbone
 from embedding_runtime.models.layout import Layout
@@ -56,6 +58,8 @@ class TextEmbedder:
     ) -> None:
         self._identity = identity
         self._tokenizer = TextTokenizer(tokenizer, identity.max_input_tokens)
+        for prompt in (prompts.query, prompts.passage, prompts.default):
+            self._tokenizer.require_room(prompt)
         self._prompts = prompts
         self._backbone = backbone
         self._layout = layout
@@ -70,13 +74,41 @@ class TextEmbedder:
         return self._backbone
 
     @property
+    def padded(self) -> bool:
+        """The engine's Padding: only packed attention does without."""
+        return not self._backbone.architecture.packed
+
+    @property
     def default_batch_tokens(self) -> int:
         # Small packs stay in a CPU's cache; a GPU needs tens of thousands of tokens to be busy.
         return 16384 if self._backbone.device.type == "cuda" else 512
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
-        tokenised = self._tokenizer.tokenise(texts, prompt=self._prompts.for_type(input_type), truncation=truncation)
-        return [Item(len(tokens.ids), tokens) for tokens in tokenised]
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
+        texts = [text for text in inputs if isinstance(text, str)]
+        prompt = self._prompts.for_type(input_type)
+        tokenised = self._tokenizer.tokenise(texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint)
+        if self._layout.include_prompt:
+            return [Item(len(tokens.ids), tokens, key=tokens.ids.tobytes()) for tokens in tokenised]
+        # Pooling leaves the prompt's tokens out, so that the same ids behind another prompt give another vector.
+        return [Item(len(tokens.ids), tokens, key=(tokens.prompt, tokens.ids.tobytes())) for tokens in tokenised]
+
+    def between_steps(self, call: Callable[[], None]) -> None:
+        """The engine's Interruptible: a CPU computes layer after layer. A GPU is given all of them at once."""
+        if self._backbone.device.type == "cpu":
+            for layer in self._backbone.layers:
+                layer.register_forward_pre_hook(lambda *_: call())
+
+    def prove(self) -> None:
+        """The engine's Provable. Raises SelfTestError when the vectors cannot be right."""
+        from embedding_runtime.models.selftest import run_self_test
+
+        run_self_test(self)
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         texts = [payload for payload in payloads if isinstance(payload, TokenIds)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from embedding_runtime.models.fingerprint import (
 )
 from embedding_runtime.models.layout import Layout
 from embedding_runtime.models.modules import Dense, LayerNorm, Step
-from embedding_runtime.models.weights import find_weights, stored_tensors
+from embedding_runtime.models.weights import StoredTensor, find_weights, stored_tensors
 
 _KEPT = (".json", ".txt", ".model", ".safetensors", ".bin", ".tiktoken")
 _OTHER_FORMATS = {"onnx", "openvino", "coreml"}
@@ -29,34 +30,52 @@ _OTHER_FORMATS = {"onnx", "openvino", "coreml"}
 def identify(
     directory: Path, cache: Path, layout: Layout, loaded_tokenizer: str, prefixes: tuple[str, ...]
 ) -> tuple[str, tuple[ModelFile, ...]]:
-    """The fingerprint and the hashed files, from the cache when nothing they depend on changed.
+    """The fingerprint and the hashed files of a text model.
 
     `loaded_tokenizer` is JSON, used for directories without tokenizer.json; `prefixes` may stand before every name of a
     weight without meaning anything.
     """
     facts = {
-        "tokenizer": canonical_tokenizer(
-            read_object(layout.transformer, "tokenizer.json") or json.loads(loaded_tokenizer),
-            read_object(layout.transformer, "tokenizer_config.json") or {},
-        ),
+        "tokenizer": tokenizer_facts(layout.transformer, loaded_tokenizer),
         "lowercase": layout.lowercase,
         "config": canonical_config(require_object(layout.transformer, "config.json")),
         "pooling": list(layout.poolings),
         "include_prompt": layout.include_prompt,
         "steps": [_describe(step) for step in layout.steps],
         "normalized": layout.normalized,
-        "prompts": {"query": layout.query_prompt, "passage": layout.passage_prompt, "default": layout.default_prompt},
+        "prompts": prompt_facts(layout),
     }
+    return name(directory, cache, facts, lambda: _text_modules(layout, prefixes))
+
+
+def name(
+    directory: Path, cache: Path, facts: dict[str, Any], modules: Callable[[], Mapping[str, Iterable[StoredTensor]]]
+) -> tuple[str, tuple[ModelFile, ...]]:
+    """The fingerprint over facts and tensors, and the hashed files: from the cache when nothing they depend on changed,
+    `modules` is not called then."""
     paths = model_files(directory)
     state = identity_cache.state_of(directory, paths, json.dumps([PREPROCESSING_VERSION, facts], sort_keys=True))
     record = identity_cache.load(directory, cache, state)
     if record is None:
         record = {
-            "fingerprint": _compute(layout, facts, prefixes),
+            "fingerprint": fingerprint(modules(), facts),
             "files": [[path, (directory / path).stat().st_size, file_sha256(directory / path)] for path in paths],
         }
         identity_cache.store(directory, cache, state, record)
     return str(record["fingerprint"]), tuple(ModelFile(*file) for file in record["files"])
+
+
+def tokenizer_facts(directory: Path, loaded_tokenizer: str) -> dict[str, Any]:
+    """What of a tokenizer decides about tokens."""
+    return canonical_tokenizer(
+        read_object(directory, "tokenizer.json") or json.loads(loaded_tokenizer),
+        read_object(directory, "tokenizer_config.json") or {},
+    )
+
+
+def prompt_facts(layout: Layout) -> dict[str, Any]:
+    """What is put before inputs."""
+    return {"query": layout.query_prompt, "passage": layout.passage_prompt, "default": layout.default_prompt}
 
 
 def model_files(directory: Path) -> list[str]:
@@ -68,12 +87,12 @@ def model_files(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in found if path.suffix in _KEPT)
 
 
-def _compute(layout: Layout, facts: dict[str, Any], prefixes: tuple[str, ...]) -> str:
+def _text_modules(layout: Layout, prefixes: tuple[str, ...]) -> dict[str, list[StoredTensor]]:
     modules = {"transformer": canonical_tensors(stored_tensors(find_weights(layout.transformer)), prefixes)}
     for number, step in enumerate(layout.steps):
         if isinstance(step, Dense | LayerNorm):
             modules[f"step.{number:02}"] = canonical_tensors(stored_tensors(find_weights(step.path)))
-    return fingerprint(modules, facts)
+    return modules
 
 
 def _describe(step: Step) -> list[object]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from embedding_runtime.engine.model import Model, ModelIdentity, Pooling
+from embedding_runtime.engine.model import Model, ModelIdentity
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
+from embedding_runtime.models.choices import LoadRequest, choose_device, default_name, max_tokens
 from embedding_runtime.models.files import DirectoryError, read_object, require_object, require_vocabulary
 from embedding_runtime.models.identity import identify
 from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout
@@ -19,28 +19,13 @@ from embedding_runtime.models.preload import preload_torch
 from embedding_runtime.models.processors import usable_processors
 from embedding_runtime.models.profiles import is_nvidia_bidirectional, profile
 from embedding_runtime.models.source import Progress, Source, resolve
+from embedding_runtime.models.vl_config import is_vision_language
 from embedding_runtime.models.weights import find_weights
 from embedding_runtime.openmp import set_wait_policy
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class LoadRequest:
-    """What to load and how. None means: as the model says, or as the machine allows."""
-
-    model: str
-    revision: str | None = None
-    served_name: str | None = None
-    cache: Path = Path("/tmp/embedding-runtime")  # noqa: S108 (the one place every container may write)
-    max_input_tokens: int | None = None
-    pooling: Pooling | None = None
-    query_prompt: str | None = None
-    passage_prompt: str | None = None
-    precision: str | None = None
-    device: str | None = None
-    expected_fingerprint: str | None = None
-    threads: int | None = None
+__all__ = ["LoadRequest", "load_model", "plan"]
 
 
 def load_model(request: LoadRequest, progress: Progress) -> Model:
@@ -51,6 +36,8 @@ def load_model(request: LoadRequest, progress: Progress) -> Model:
     try:
         source = resolve(request.model, request.revision, request.cache, progress)
         progress(f"loading {source.name}")
+        if is_vision_language(source.directory):
+            return _load_vision_language(request, source, progress)
         layout = plan(request, source)
         return _load(request, source, layout, progress)
     except DirectoryError as error:
@@ -87,7 +74,7 @@ def plan(request: LoadRequest, source: Source) -> Layout:
     return replace(layout, prompts=prompts, matryoshka=sizes)
 
 
-def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progress) -> Model:
+def _prepare_torch(request: LoadRequest) -> None:
     policy = set_wait_policy(os.environ)
     preload_torch()
     import torch
@@ -96,6 +83,18 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     kept = keep_memory()
     _log.info("%d threads compute; %s=%s (%s); freed memory is %s", torch.get_num_threads(), *policy,
               "kept for the next batch" if kept else "the C library's to give back")  # fmt: skip
+
+
+def _load_vision_language(request: LoadRequest, source: Source, progress: Progress) -> Model:
+    _prepare_torch(request)
+    from embedding_runtime.models.vl_loader import load_vision_language
+
+    return load_vision_language(request, source, progress)
+
+
+def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progress) -> Model:
+    _prepare_torch(request)
+    import torch
 
     from embedding_runtime.models.accelerate import measure_speeds, realise
     from embedding_runtime.models.architecture import read_architecture
@@ -106,7 +105,7 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     from embedding_runtime.models.selftest import SelfTestError, built_in_tokens, run_self_test
     from embedding_runtime.models.tokenizer import load_tokenizer
 
-    device = torch.device(_device(request.device))
+    device = torch.device(choose_device(request.device))
     architecture = read_architecture(layout.transformer)
     tokenizer, tokenizer_limit = load_tokenizer(layout.transformer, lowercase=layout.lowercase)
     projection = load_projection(layout.steps, device)
@@ -128,13 +127,13 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     prompts = Prompts(layout.query_prompt, layout.passage_prompt, layout.prompts.get(layout.default_prompt or "", ""))
     limits = [limit for limit in (tokenizer_limit, backbone.max_positions) if limit]
     identity = ModelIdentity(
-        id=request.served_name or _default_name(source),
+        id=request.served_name or default_name(source),
         source=source.name,
         revision=source.revision,
         fingerprint=fingerprint,
         dimensions=dimensions,
         supported_dimensions=tuple(sorted({*(size for size in layout.matryoshka if size < dimensions), dimensions})),
-        max_input_tokens=_max_tokens(request.max_input_tokens, layout.max_tokens, min(limits, default=None)),
+        max_input_tokens=max_tokens(request.max_input_tokens, layout.max_tokens, min(limits, default=None)),
         pooling="+".join(layout.poolings),
         normalized=layout.normalized,
         modalities=("text",),
@@ -152,28 +151,6 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     except SelfTestError as error:
         raise DirectoryError(str(error)) from error
     return model
-
-
-def _max_tokens(wanted: int | None, layout: int | None, capacity: int | None) -> int:
-    """The limit of an input: the user's, else the layout's, never more than the model's positions reach."""
-    chosen = wanted or layout or capacity
-    if chosen is None:
-        raise DirectoryError("says no maximum length; set --max-input-tokens (EMBEDDING_MAX_INPUT_TOKENS)")
-    if wanted and capacity and wanted > capacity:
-        raise DirectoryError(f"--max-input-tokens {wanted} is more than the model's {capacity}")
-    return min(chosen, capacity or chosen)
-
-
-def _default_name(source: Source) -> str:
-    return source.directory.name if Path(source.name).is_dir() else source.name
-
-
-def _device(wanted: str | None) -> str:
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise DirectoryError("no CUDA device is available; use --device Cpu, or give the container a GPU")
-    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _fits_twice(layout: Layout, device: str) -> bool:

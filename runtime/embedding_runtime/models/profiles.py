@@ -14,7 +14,7 @@ from embedding_runtime.models.files import DirectoryError
 from embedding_runtime.models.layout import Layout
 
 # NVIDIA's names for poolings in config.json.
-_NVIDIA_POOLINGS = {
+NVIDIA_POOLINGS = {
     "avg": Pooling.MEAN,
     "mean": Pooling.MEAN,
     "cls": Pooling.CLS,
@@ -59,9 +59,9 @@ def _bidirectional(directory: Path, config: Mapping[str, Any], pooling: Pooling 
     named = config.get("pooling")
     if pooling is None:
         # The pooling is required: picking one silently gives wrong vectors.
-        if named not in _NVIDIA_POOLINGS:
-            raise DirectoryError(f"config.json: pooling {named!r} is not one of {', '.join(_NVIDIA_POOLINGS)}")
-        pooling = _NVIDIA_POOLINGS[str(named)]
+        if named not in NVIDIA_POOLINGS:
+            raise DirectoryError(f"config.json: pooling {named!r} is not one of {', '.join(NVIDIA_POOLINGS)}")
+        pooling = NVIDIA_POOLINGS[str(named)]
     return Layout(
         directory,
         (pooling,),

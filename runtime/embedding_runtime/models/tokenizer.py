@@ -1,12 +1,12 @@
 """Texts to token ids: prompt and text as one string, truncation that keeps prompt and special tokens.
 
 Texts may be as large as a request body. They are tokenised in portions, so that the tokenizer's own bookkeeping, many
-times the size of the text, is held for a small part of it only.
+times the size of the text, is held for a small part of it only (long_text.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer, normalizers
 
-from embedding_runtime.engine.model import InputTooLongError, Truncation
+from embedding_runtime.engine.model import InputTooLongError, Truncation, no_checkpoint
 from embedding_runtime.models.files import DirectoryError
+from embedding_runtime.models.long_text import EDGE, WINDOW, LongText
 
-# Characters given to the tokenizer at a time.
+# Characters given to the tokenizer at a time, in texts of ordinary length.
 _PORTION = 256 * 1024
-# Beyond this many tokens, how long a refused text exactly is makes no difference to anybody.
-_COUNTED_TOKENS = 1_000_000
-# Tokens beyond the limit that a cut-out part must have, so that cutting the string there changes no token that is kept.
-_MARGIN = 64
+# Characters per token, generously: where so many hold the tokens that are kept, no more are looked at.
+_CHARACTERS_PER_TOKEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,73 +70,95 @@ class TextTokenizer:
     def __init__(self, tokenizer: Tokenizer, limit: int) -> None:
         self._tokenizer = tokenizer
         self._limit = limit
+        encoding = self._encode("a")
+        specials = encoding.special_tokens_mask
+        head = next((i for i, special in enumerate(specials) if not special), len(specials))
+        tail = next((i for i, special in enumerate(reversed(specials)) if not special), 0)
+        self._head, self._tail = encoding.ids[:head], encoding.ids[len(encoding.ids) - tail :]
+        self._room = max(0, limit - head - tail)
+        self._needed = _CHARACTERS_PER_TOKEN * limit + EDGE
         self.prompt_tokens = lru_cache(8)(self._prompt_tokens)
 
-    def tokenise(self, texts: Sequence[str], *, prompt: str, truncation: Truncation) -> list[TokenIds]:
-        """Ids of every text behind the prompt.
+    def tokenise(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[TokenIds]:
+        """Ids of every text behind the prompt. `checkpoint` is called between portions.
 
         Raises InputTooLongError for the first text over the limit when `truncation` is NONE.
         """
         skipped = self.prompt_tokens(prompt)
+        long = WINDOW if truncation is Truncation.NONE else min(self._needed, WINDOW)
         result: list[TokenIds] = []
-        for portion in _portions(texts):
-            if len(portion) == 1 and len(prompt) + len(portion[0]) > _PORTION:
-                result.append(TokenIds(self._huge(portion[0], prompt, truncation, len(result)), skipped))
+        for portion in _portions(texts, long):
+            checkpoint()
+            if len(portion[0]) > long:
+                text = LongText(self._tokenizer, prompt, portion[0], checkpoint)
+                result.append(TokenIds(self._long(text, truncation, len(result)), skipped))
                 continue
-            encodings = self._tokenizer.encode_batch_fast([prompt + text for text in portion])
-            for text, encoding in zip(portion, encodings, strict=True):
-                ids = encoding.ids
-                if len(ids) > self._limit:
-                    if truncation is Truncation.NONE:
-                        raise InputTooLongError(len(result), len(ids), self._limit)
-                    ids = self._cut(prompt, text, truncation)
-                result.append(TokenIds(np.array(ids, np.int32), skipped))
+            ordinary = self._ordinary(portion, prompt, truncation, len(result))
+            result += [TokenIds(np.array(ids, np.int32), skipped) for ids in ordinary]
         return result
 
-    def _encode(self, text: str) -> Encoding:
-        """One text. As a batch, because only then the library lets other threads run meanwhile: a text of megabytes
-        must not hold up health probes."""
-        encodings: list[Encoding] = self._tokenizer.encode_batch([text])
-        return encodings[0]
+    def require_room(self, prompt: str) -> None:
+        """Raises DirectoryError when a prompt leaves no room for a text behind it."""
+        tokens = len(self._encode(prompt).ids)
+        if prompt and tokens >= self._limit:
+            raise DirectoryError(
+                f"the prompt {prompt[:40]!r} takes {tokens} of {self._limit} tokens and leaves none for a text; "
+                "shorten it (EMBEDDING_QUERY_PROMPT, EMBEDDING_PASSAGE_PROMPT) or raise EMBEDDING_MAX_INPUT_TOKENS"
+            )
 
-    def _huge(self, text: str, prompt: str, truncation: Truncation, index: int) -> NDArray[np.int32]:
-        """A text of megabytes: counted in portions when it is refused, and only its kept part looked at otherwise."""
-        if truncation is Truncation.NONE:
-            length = len(self._encode(prompt).ids)
-            for begin in range(0, len(text), _PORTION):
-                part = text[begin : begin + _PORTION]
-                length += len(self._tokenizer.encode_batch_fast([part], add_special_tokens=False)[0].ids)
-                if length > _COUNTED_TOKENS:
-                    break
+    def _ordinary(self, texts: list[str], prompt: str, truncation: Truncation, index: int) -> Iterator[list[int]]:
+        """The ids of texts, the first of which is number `index` of its request."""
+        if prompt:
+            texts = [prompt + text for text in texts]
+        # Only START asks where in the text a token is from.
+        encode = self._tokenizer.encode_batch if truncation is Truncation.START else self._tokenizer.encode_batch_fast
+        for number, encoding in enumerate(encode(texts), index):
+            ids: list[int] = encoding.ids
+            if len(ids) > self._limit:
+                if truncation is Truncation.NONE:
+                    raise InputTooLongError(number, len(ids), self._limit)
+                ids = self._cut(encoding, len(prompt), truncation)
+            yield ids
+
+    def _cut(self, encoding: Encoding, prompt: int, truncation: Truncation) -> list[int]:
+        """At most `limit` tokens: END keeps the text's first, START its last; special and prompt tokens stay.
+
+        `prompt` is the number of characters of the prompt.
+        """
+        inner = slice(len(self._head), len(encoding.ids) - len(self._tail))
+        body = encoding.ids[inner]
+        if truncation is Truncation.END:
+            return self._whole(body[: self._room])
+        fixed = min(self._room, sum(1 for begin, _ in encoding.offsets[inner] if begin < prompt)) if prompt else 0
+        return self._whole(body[:fixed] + body[len(body) - (self._room - fixed) :])
+
+    def _long(self, text: LongText, truncation: Truncation, index: int) -> NDArray[np.int32]:
+        """The ids of a text of which only a part may be looked at at a time."""
+        if truncation is Truncation.END:
+            body = text.first(self._room, self._needed)
+        elif truncation is Truncation.START:
+            body = text.last(self._room, self._needed)
+        else:
+            length, body = text.count(self._room)
+            length += len(self._head) + len(self._tail)
             if length > self._limit:
                 raise InputTooLongError(index, length, self._limit)
-            return np.array(self._encode(prompt + text).ids, np.int32)
-        size = _PORTION
-        while size < len(text):
-            part = text[:size] if truncation is Truncation.END else text[-size:]
-            ids = self._tokenizer.encode_batch_fast([prompt + part])[0].ids
-            if len(ids) > self._limit + _MARGIN:
-                return np.array(self._cut(prompt, part, truncation), np.int32)
-            size *= 4
-        return np.array(self._cut(prompt, text, truncation), np.int32)
+        return np.array(self._whole(body), np.int32)
 
-    def _cut(self, prompt: str, text: str, truncation: Truncation) -> list[int]:
-        """At most `limit` tokens: END keeps the text's first, START its last; special and prompt tokens stay."""
-        encoding = self._encode(prompt + text)
-        ids, mask = encoding.ids, encoding.special_tokens_mask
-        head = next((i for i, special in enumerate(mask) if not special), len(mask))
-        tail = next((i for i, special in enumerate(reversed(mask)) if not special), 0)
-        room = max(0, self._limit - head - tail)
-        body = ids[head : len(ids) - tail]
-        if len(body) <= room:
-            kept = body
-        elif truncation is Truncation.END:
-            kept = body[:room]
-        else:
-            offsets = encoding.offsets[head : len(ids) - tail]
-            fixed = min(room, sum(1 for begin, _ in offsets if begin < len(prompt)))
-            kept = body[:fixed] + body[len(body) - (room - fixed) :]
-        return ids[:head] + kept + ids[len(ids) - tail :]
+    def _whole(self, body: list[int]) -> list[int]:
+        return self._head + body + self._tail
+
+    def _encode(self, text: str) -> Encoding:
+        """One text, special tokens included."""
+        encodings: list[Encoding] = self._tokenizer.encode_batch([text])
+        return encodings[0]
 
     def _prompt_tokens(self, prompt: str) -> int:
         """How many leading tokens belong to a prompt: as sentence-transformers counts, special ones before it too."""
@@ -147,12 +168,12 @@ class TextTokenizer:
         return len(encoding.ids) - (1 if encoding.special_tokens_mask[-1:] == [1] else 0)
 
 
-def _portions(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Texts in order, grouped to about a portion's characters; a larger one is alone."""
+def _portions(texts: Sequence[str], long: int) -> Iterator[list[str]]:
+    """Texts in order, grouped to about a portion's characters; one of more than `long` characters is alone."""
     group: list[str] = []
     size = 0
     for text in texts:
-        if group and size + len(text) > _PORTION:
+        if group and (size + len(text) > _PORTION or max(len(text), len(group[0])) > long):
             yield group
             group, size = [], 0
         group.append(text)

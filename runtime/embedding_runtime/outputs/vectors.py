@@ -52,9 +52,10 @@ def finish(
 ) -> NDArray[np.generic]:
     """The answer's values from the model's raw vectors: slice to `dimensions`, normalise, quantise.
 
-    Float vectors of a model that does not normalise keep their length; quantised ones are always of unit length.
+    Float vectors of full size from a model that does not normalise keep their length. Cut or quantised ones are always
+    of unit length: a part of a vector has no length of its own that would mean anything.
     """
     sliced = np.ascontiguousarray(vectors[:, :dimensions])
-    if normalized or kind is not EmbeddingType.FLOAT:
+    if normalized or kind is not EmbeddingType.FLOAT or dimensions < vectors.shape[1]:
         sliced = normalise(sliced)
     return np.ascontiguousarray(quantise(sliced, kind))

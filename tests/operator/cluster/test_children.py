@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from embedding_operator.act.difference import differences
+from embedding_operator.act.ownership import lost
 from embedding_operator.api import parse
 from embedding_operator.api.constants import FIELD_MANAGER
-from embedding_operator.cluster import DEPLOYMENTS, ClusterClient, apply_text
+from embedding_operator.api.kinds import DEPLOYMENTS
+from embedding_operator.cluster import ClusterClient, apply_text
 from embedding_operator.render import Child, Strategy, render
 from hypothesis import HealthCheck, given, settings
 from kubernetes.aio import config
@@ -114,6 +116,7 @@ def test_children_of_any_spec_are_stored_as_rendered(api: Any, namespace: str, s
         stored = apply(api, child, dry_run="All")
         assert missing(child, stored) == []
         assert list(differences(child, stored)) == []
+        assert list(lost(child, stored, FIELD_MANAGER)) == []
 
 
 @pytest.mark.parametrize("before", Strategy)

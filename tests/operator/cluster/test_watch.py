@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from embedding_operator.cluster import CONFIG_MAPS, ClusterClient, ClusterError
-from embedding_operator.metrics_api.directory import Table, follow
+from embedding_operator.api.kinds import CONFIG_MAPS
+from embedding_operator.cluster import ClusterClient, ClusterError
+from embedding_operator.metrics_api.directory import Table
+from embedding_operator.observe.follow import follow
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 

@@ -152,3 +152,26 @@ def test_nothing_is_lost_whatever_the_order(added: list[Key], workers: int) -> N
 
     run(scenario)
     assert len(seen) <= len(added)
+
+
+def test_a_long_queue_that_moves_is_not_stuck() -> None:
+    """A thousand services at once once made the operator look dead, and it was restarted in the middle of them."""
+
+    async def main() -> None:
+        now = [0.0]
+        queue = WorkQueue(lambda: now[0])
+        for key in (A, B):
+            queue.add(key)
+        now[0] = 100.0
+        assert (queue.oldest_seconds, queue.stuck_seconds) == (100.0, 100.0)
+        key = await queue.take()
+        assert (queue.oldest_seconds, queue.stuck_seconds) == (100.0, 0.0)
+        now[0] = 150.0
+        assert (queue.stuck_seconds, queue.longest_running_seconds) == (50.0, 50.0)
+        queue.done(key)
+        assert queue.stuck_seconds == 0.0
+        await queue.take()
+        now[0] = 1000.0
+        assert queue.stuck_seconds == 0.0
+
+    asyncio.run(main())

@@ -12,6 +12,7 @@ from embedding_operator.judge.decisions import (
     KEPT_REPLICAS,
     RUNTIME_DEFAULTS,
     SCHEDULING_PATIENCE,
+    TEMPLATE_HASH,
     Replicas,
     RuntimeDefaults,
     decide_defaults,
@@ -198,3 +199,18 @@ def test_an_operator_upgrade_alone_restarts_nothing(
 def test_the_template_hash_tells_templates_apart_and_ignores_key_order() -> None:
     assert template_hash({"a": 1, "b": 2}) == template_hash({"b": 2, "a": 1})
     assert template_hash({"a": 1}) != template_hash({"a": 2})
+
+
+def test_what_somebody_else_wrote_into_our_annotations_is_not_believed() -> None:
+    """The image that runs is then taken from the template itself, so that putting it right restarts nothing."""
+    ours = RuntimeDefaults("runtime:1", "IfNotPresent")
+    live = deployment(
+        annotations={RUNTIME_DEFAULTS: ours.as_annotation(), TEMPLATE_HASH: "abc"}, managers={FIELD_MANAGER: True}
+    )
+    container = {"name": "runtime", "image": "runtime:1", "imagePullPolicy": "IfNotPresent"}
+    live["spec"]["template"] = {"spec": {"containers": [container]}}
+    live["metadata"]["annotations"][RUNTIME_DEFAULTS] = RuntimeDefaults("evil:1", "Always").as_annotation()
+    (record,) = live["metadata"]["managedFields"]
+    del record["fieldsV1"]["f:metadata"]["f:annotations"][f"f:{RUNTIME_DEFAULTS}"]
+    offered = RuntimeDefaults("runtime:2", "IfNotPresent")
+    assert decide_defaults(live, template_changes=False, follow_operator=False, offered=offered) == ours

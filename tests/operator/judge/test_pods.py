@@ -21,6 +21,8 @@ UNSCHEDULED: dict[str, Any] = {
     "phase": "Pending",
 }
 
+OVER: dict[str, Any] = {"ready": False, "phase": "Failed"}
+
 CASES: list[tuple[str, dict[str, Any], Reading | None, Reason, str]] = [
     (
         "the accelerator is missing",
@@ -180,7 +182,104 @@ CASES: list[tuple[str, dict[str, Any], Reading | None, Reason, str]] = [
         Reason.STARTING,
         "port",
     ),
-    ("evicted", {"ready": False, "status_reason": "Evicted", "status_message": "disk"}, None, Reason.EVICTED, "disk"),
+    ("evicted", {**OVER, "status_reason": "Evicted", "status_message": "disk"}, None, Reason.EVICTED, "disk"),
+    (
+        "refused by its node",
+        {**OVER, "status_reason": "UnexpectedAdmissionError", "status_message": "Available: 0, which is unexpected"},
+        None,
+        Reason.POD_FAILED,
+        "UnexpectedAdmissionError: Available: 0",
+    ),
+    (
+        "on a node that fell silent: its node's controller took Ready away, the kubelet's words are the last it said",
+        {"ready": False, "containers_ready": True, "container": {"ready": True, "started": True}},
+        answering(),
+        Reason.NODE_LOST,
+        "node-1 does not answer",
+    ),
+    (
+        "held back by a readiness gate of somebody else",
+        {
+            "ready": False,
+            "containers_ready": True,
+            "ready_reason": "ReadinessGatesNotReady",
+            "ready_message": 'the status of pod readiness gate "lb" is not "True"',
+            "container": {"ready": True, "started": True},
+        },
+        answering(),
+        Reason.STARTING,
+        'readiness gate "lb"',
+    ),
+    (
+        "it had started, and its readiness probe fails now",
+        {
+            "ready": False,
+            "ready_reason": "ContainersNotReady",
+            "container": {"ready": False, "started": True},
+            "warnings": ("Readiness probe failed: timed out", "Startup probe failed: HTTP probe failed"),
+        },
+        Reading(error="http://10.0.0.1:8000 did not answer: ReadTimeout"),
+        Reason.PROBE_FAILED,
+        "Readiness probe failed: timed out; http://10.0.0.1:8000 did not answer",
+    ),
+    (
+        "it had started, and says itself that it is not ready",
+        {"ready": False, "ready_reason": "ContainersNotReady", "container": {"ready": False, "started": True}},
+        Reading(ready=False, message="the device reported an error"),
+        Reason.PROBE_FAILED,
+        "the device reported an error",
+    ),
+    (
+        "its image is on its way",
+        {
+            "ready": False,
+            "phase": "Pending",
+            "container": {**STOPPED, "waiting_reason": "ContainerCreating"},
+            "warnings": ('Pulling image "nvcr.io/nim/volume:1"',),
+        },
+        None,
+        Reason.STARTING,
+        'pulling image "nvcr.io/nim/volume:1"',
+    ),
+    (
+        "it has just started: the first readiness probe is to come",
+        {"ready": False, "ready_reason": "ContainersNotReady", "container": {"ready": False, "started": True}},
+        answering(),
+        Reason.STARTING,
+        "probe has not passed yet",
+    ),
+    (
+        "ended by its startup probe, which is no crash",
+        {
+            "ready": False,
+            "container": {
+                "ready": False,
+                "started": False,
+                "restarts": 1,
+                "terminated_reason": "Error",
+                "exit_code": 143,
+                "termination_message": "INFO stopping\n",
+            },
+            "warnings": (
+                "Container runtime failed startup probe, will be restarted",
+                "Startup probe failed: HTTP probe failed with statuscode: 503",
+            ),
+        },
+        Reading(ready=False, message="loading weights"),
+        Reason.PROBE_FAILED,
+        "will be restarted: Startup probe failed: HTTP probe failed with statuscode: 503",
+    ),
+    (
+        "killed, and no probe was it",
+        {
+            "ready": False,
+            "container": {**STOPPED, "restarts": 1, "terminated_reason": "Error", "exit_code": 137},
+            "warnings": ("Container sidecar failed liveness probe, will be restarted",),
+        },
+        None,
+        Reason.CRASH_LOOP,
+        "exit code 137",
+    ),
 ]
 
 
@@ -214,3 +313,24 @@ def test_long_messages_are_cut_and_stay_on_one_line() -> None:
     assert problem is not None
     assert len(problem.message) <= 500
     assert "\n" not in problem.message
+
+
+def test_a_pod_that_is_over_explains_nothing_once_its_successor_was_ready() -> None:
+    evicted = pod("old", **OVER, status_reason="Evicted", created=NOW - timedelta(hours=2))
+    loading = pod("new", ready=False, created=NOW - timedelta(hours=1))
+    next_template = pod("next", ready=False, template_hash="2", created=NOW)
+    said = Reading(ready=False, message="loading")
+
+    def reasons(*pods: Any) -> list[str]:
+        return [problem.reason.value for problem in problems_of(pods, {it.name: said for it in pods}, NOW)]
+
+    assert reasons(evicted) == ["Evicted"]
+    assert reasons(evicted, loading) == ["Evicted", "ModelLoading"]
+    assert reasons(evicted, pod("new")) == []
+    assert reasons(evicted, pod("new"), next_template) == ["ModelLoading"]
+    # Its template was given up before a Pod of it was ever ready, and it was created after the next one's first Pod.
+    late = pod("late", **OVER, status_reason="Evicted", created=NOW)
+    assert reasons(late, pod("next", template_hash="2", created=NOW - timedelta(hours=1))) == []
+    assert reasons(evicted, next_template) == ["ModelLoading"]
+    # The old template serves, the new one's Pods are evicted one after another.
+    assert reasons(late, loading, pod("serves", template_hash="0")) == ["Evicted", "ModelLoading"]

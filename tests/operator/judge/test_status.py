@@ -307,3 +307,37 @@ def test_an_automatic_rollout_that_replaces_in_place_says_so() -> None:
     judgement = judged(snapshot(pod(), LOADING, readings=SERVES, live=live))
     ready = next(entry for entry in judgement.status["conditions"] if entry["type"] == "Ready")
     assert "in place" in ready["message"]
+
+
+def ready_of(judgement: Judgement) -> tuple[str, str, str]:
+    entry = next(entry for entry in judgement.status["conditions"] if entry["type"] == "Ready")
+    return entry["status"], entry["reason"], entry["message"]
+
+
+def test_a_paused_deployment_is_ready_while_nothing_waits_and_named_when_something_does() -> None:
+    held = deployment(progressing_reason="DeploymentPaused")
+    held["spec"]["paused"], held["status"]["availableReplicas"] = True, 1
+    assert ready_of(judged(snapshot(pod(), readings=SERVES, live=held)))[:2] == ("True", "Ready")
+    held["status"]["updatedReplicas"] = 0
+    status, reason, message = ready_of(judged(snapshot(pod(), readings=SERVES, live=held)))
+    assert (status, reason) == ("False", "RollingOut")
+    assert "paused" in message
+
+
+def test_pods_that_cannot_be_created_are_told_although_there_is_none_to_tell_it() -> None:
+    live = deployment(ready=0, total=0, updated=0, progressing_reason="FailedCreate")
+    text = 'pods "minilm-1-" is forbidden: exceeded quota: none'
+    live["status"]["conditions"].append({"type": "ReplicaFailure", "status": "True", "message": text})
+    status, reason, message = ready_of(judged(snapshot(live=live)))
+    assert (status, reason) == ("False", "Refused")
+    assert "exceeded quota" in message
+
+
+def test_out_of_the_operators_reach_makes_nothing_false() -> None:
+    """Behind a mesh that keeps the operator out, a slow start is a start; only what cannot be known is Unknown."""
+    judgement = judged(
+        snapshot(LOADING, readings={"minilm-2-b": Reading(error="connection reset")}, live=deployment(ready=0))
+    )
+    assert condition(judgement, "Ready") == ("False", "Starting")
+    assert condition(judgement, "Available") == ("False", "Starting")
+    assert condition(judgement, "ModelLoaded") == ("Unknown", "EndpointUnreachable")

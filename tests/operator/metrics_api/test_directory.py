@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from embedding_operator.cluster import CONFIG_MAPS, ClusterClient, ClusterError
-from embedding_operator.metrics_api import directory
-from embedding_operator.metrics_api.directory import Table, follow
+from embedding_operator.api.kinds import CONFIG_MAPS
+from embedding_operator.cluster import ClusterClient, ClusterError
+from embedding_operator.metrics_api.directory import Table
+from embedding_operator.observe import follow as following_module
+from embedding_operator.observe.follow import follow
 from kubernetes.aio.client import ApiClient, Configuration
 
 EXPIRED = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
@@ -56,13 +58,14 @@ async def api_server(watches: list[list[dict[str, Any]]], lists: list[list[str]]
             await runner.cleanup()
 
 
-def test_an_expired_watch_is_an_error_and_bookmarks_are_no_events() -> None:
+def test_an_expired_watch_is_an_error() -> None:
     async def scenario() -> None:
         bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "8"}}}
         stream = [{"type": "ADDED", "object": live("a")}, bookmark, {"type": "ERROR", "object": EXPIRED}]
         async with api_server([stream], [[]]) as client:
             events = client.watch(CONFIG_MAPS, "7")
             assert (await anext(events))[0] == "ADDED"
+            assert (await anext(events))[0] == "BOOKMARK"
             with pytest.raises(ClusterError) as refused:
                 await anext(events)
             assert (refused.value.status, refused.value.reason) == (410, "Expired")
@@ -71,11 +74,15 @@ def test_an_expired_watch_is_an_error_and_bookmarks_are_no_events() -> None:
 
 
 def test_what_was_missed_between_two_watches_is_found_by_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(following_module, "RETRY_SECONDS", 0.05)
 
     async def scenario() -> None:
         watches = [
-            [{"type": "ADDED", "object": live("b")}, {"type": "DELETED", "object": live("a")}],  # ends in order
+            [
+                {"type": "ADDED", "object": live("b")},
+                {"type": "DELETED", "object": live("a")},
+            ],  # resumed
+            [{"type": "ERROR", "object": EXPIRED}],
             [{"type": "ERROR", "object": EXPIRED}],
             [{"type": "ADDED", "object": live("last")}, {"type": "WAIT"}],
         ]

@@ -12,9 +12,10 @@ import pytest
 from aiohttp import web
 from embedding_operator.api.constants import RUNTIME_PORT
 from embedding_operator.metrics_api.answers import MetricRequest, Refusal
-from embedding_operator.metrics_api.directory import Directory
+from embedding_operator.metrics_api.directory import Directory, Table
 from embedding_operator.metrics_api.reader import Reader
 from embedding_operator.observe.endpoints import EndpointReader
+from embedding_operator.observe.follow import key_of
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 EVERY = MetricRequest("search", None)
@@ -59,6 +60,12 @@ class Runtime:
     async def stop(self) -> None:
         if self.runner is not None:
             await self.runner.cleanup()
+
+
+def fill(table: Table[Any], objects: list[dict[str, Any]]) -> None:
+    for live in objects:
+        table.put(live)
+    table.keep({key_of(live) for live in objects})
 
 
 def pod(name: str, ip: str | None, *, service: str = "minilm", namespace: str = "search", **metadata: Any) -> Any:
@@ -116,13 +123,14 @@ def refusal(reader: Reader, selector: str = "", request: MetricRequest = EVERY, 
 def test_only_autoscaled_services_are_read_and_selectors_select() -> None:
     async def scenario(directory: Directory, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
         assert refusal(reader).code == 503
-        directory.services.replace([service(), service("large"), {**service("still"), "spec": {}}])
-        directory.pods.replace(
+        fill(directory.services, [service(), service("large"), {**service("still"), "spec": {}}])
+        fill(
+            directory.pods,
             [
                 pod("a", runtimes[0].address),
                 pod("b", runtimes[1].address, service="large"),
                 pod("c", runtimes[2].address, service="still"),
-            ]
+            ],
         )
         runtimes[1].figure = "embedding_utilization 1.2345"
         await reader.read_once()
@@ -146,9 +154,9 @@ def test_only_autoscaled_services_are_read_and_selectors_select() -> None:
 
 def test_loading_implausible_and_foreign_pods_are_left_out() -> None:
     async def scenario(directory: Directory, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
-        directory.services.replace([service()])
+        fill(directory.services, [service()])
         names = "abc"
-        directory.pods.replace([pod(name, runtime.address) for name, runtime in zip(names, runtimes, strict=True)])
+        fill(directory.pods, [pod(name, runtime.address) for name, runtime in zip(names, runtimes, strict=True)])
         await reader.read_once()
         assert set(values(reader)) == set(names)
         runtimes[0].figure = None  # it loads again
@@ -167,8 +175,8 @@ def test_loading_implausible_and_foreign_pods_are_left_out() -> None:
 
 def test_a_pod_that_falls_silent_is_left_out_when_its_figure_is_stale() -> None:
     async def scenario(directory: Directory, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
-        directory.services.replace([service()])
-        directory.pods.replace([pod("a", runtimes[0].address), pod("b", runtimes[1].address)])
+        fill(directory.services, [service()])
+        fill(directory.pods, [pod("a", runtimes[0].address), pod("b", runtimes[1].address)])
         await reader.read_once()
         await runtimes[0].stop()
         clock.forward(10)
@@ -184,8 +192,8 @@ def test_a_pod_that_falls_silent_is_left_out_when_its_figure_is_stale() -> None:
 
 def test_a_pod_on_its_way_out_is_left_out_and_forgotten() -> None:
     async def scenario(directory: Directory, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
-        directory.services.replace([service()])
-        directory.pods.replace([pod("a", runtimes[0].address), pod("b", runtimes[1].address), pod("c", None)])
+        fill(directory.services, [service()])
+        fill(directory.pods, [pod("a", runtimes[0].address), pod("b", runtimes[1].address), pod("c", None)])
         await reader.read_once()
         assert set(values(reader)) == {"a", "b"}
         directory.pods.put(pod("a", runtimes[0].address, deletionTimestamp="2026-11-20T12:00:00Z"))

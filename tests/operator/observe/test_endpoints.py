@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from dataclasses import replace
 
 import orjson
 import pytest
@@ -12,7 +11,7 @@ from aiohttp import web
 from embedding_operator.observe.endpoints import MAX_BODY_BYTES, EndpointReader, parse_metrics
 from embedding_operator.observe.snapshot import Reading
 
-from tests.operator.build import NOW, POD, manifest
+from tests.operator.build import NOW, manifest
 
 READY = orjson.dumps({"object": "health.response", "message": "ready", "ready": True})
 METRICS = b'embedding_utilization 0.5\nembedding_tokens_total{input_type="query"} 10\nembedding_queue_tokens 3\n'
@@ -36,8 +35,7 @@ def read(answers: Answers) -> Reading:
         port = runner.addresses[0][1]
         reader = EndpointReader(lambda: NOW, timeout=1.0)
         try:
-            pod = replace(POD, ip="127.0.0.1")
-            return (await reader.read_all([pod], port=port, tls=False))[pod.name]
+            return await reader.read("127.0.0.1", port=port, tls=False)
         finally:
             await reader.aclose()
             await runner.cleanup()

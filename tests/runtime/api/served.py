@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,26 @@ from embedding_runtime.api.protocol import ConnectionLimits
 from embedding_runtime.api.server import Server, ServerSettings
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Engine
-from embedding_runtime.engine.model import InputTooLongError, InputType, Item, Matrix, ModelIdentity, Truncation
+from embedding_runtime.engine.model import (
+    Input,
+    InputTooLongError,
+    InputType,
+    Item,
+    Matrix,
+    ModelIdentity,
+    Truncation,
+    no_checkpoint,
+)
 from embedding_runtime.engine.policy import Limits
 from embedding_runtime.telemetry import Metrics
+from embedding_runtime.tracing import Tracer
 
 from tests.runtime.helpers import wait_until
 
 
 class LetterModel:
-    """Embeds a text by its letters: a token a word, eight dimensions that may be cut to four. `gate` holds batches.
+    """Embeds a text by its letters: a token a word, eight dimensions that may be cut to four. `gate` holds batches,
+    `reading` holds tokenising.
 
     `broken` is a word that it cannot embed, `unreadable` one that it cannot tokenise.
     """
@@ -38,11 +49,27 @@ class LetterModel:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
+        self.reading = threading.Event()
+        self.reading.set()
+        self.preparing = 0
         self.broken = self.unreadable = ""
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
+        self.preparing += 1
+        try:
+            while not self.reading.wait(0.01):
+                checkpoint()
+        finally:
+            self.preparing -= 1
         items = []
-        for index, text in enumerate(texts):
+        for index, text in enumerate(inputs):
+            assert isinstance(text, str)
             if self.unreadable and self.unreadable in text:
                 raise RuntimeError("the tokenizer's secret")
             words = len(text.split()) + (input_type is InputType.QUERY)
@@ -70,13 +97,17 @@ class Served:
         connections: ConnectionLimits | None = None,
         keys: Path | None = None,
         settings: ServerSettings | None = None,
+        model: LetterModel | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        self.model = LetterModel()
+        self.model = model or LetterModel()
         self.state = ServiceState("acme/letters", ("letters",))
         self.metrics = Metrics()
         self.engine = Engine(self.model, limits or Limits(256, 64, 10_000, 0.0), observer=self.metrics)
-        self.app = create_app(self.state, self.metrics, api, Gate(keys))
-        settings = settings or ServerSettings(drain_timeout=5, connections=connections or ConnectionLimits())
+        self.app = create_app(self.state, self.metrics, api, Gate(keys), tracer)
+        settings = settings or ServerSettings(
+            drain_timeout=5, drain_quiet=1, connections=connections or ConnectionLimits()
+        )
         self.server = Server(self.app, self.state, settings)
         self.sockets = listen("127.0.0.1", 0)
         self.port = int(self.sockets[0].getsockname()[1])
@@ -92,6 +123,7 @@ class Served:
 
     def stop(self) -> None:
         self.model.gate.set()
+        self.model.reading.set()
         self.server.should_exit = True
         self._thread.join(15)
         self.engine.stop()

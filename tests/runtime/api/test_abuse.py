@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from embedding_runtime.api.protocol import ConnectionLimits
 from tests.runtime.api.served import Served, served
 from tests.runtime.helpers import total, wait_until
 
-CONNECTIONS = ConnectionLimits(header_seconds=0.5, body_silence_seconds=0.5, body_seconds=1.5)
+CONNECTIONS = ConnectionLimits(
+    header_seconds=0.5, body_silence_seconds=0.5, body_seconds=1.5, answer_silence_seconds=1.0, answer_seconds=60
+)
 BODY = b'{"model":"letters","input":"a b c"}'
 ANSWER = {"prompt_tokens": 3, "total_tokens": 3}
 
@@ -219,15 +222,158 @@ def test_a_few_pipelined_requests_are_answered_in_order(it: Served) -> None:
         )
 
 
-def test_endless_pipelining_is_cut_off(it: Served) -> None:
+def test_endless_pipelining_is_not_read(it: Served) -> None:
     it.model.gate.clear()
     try:
         with connect(it) as connection:
             connection.settimeout(2)
             sent = pour(connection, (head() + BODY) * 100, 2000)
             assert sent < 30_000_000
+            assert len(it.server.server_state.tasks) == 1
     finally:
         it.model.gate.set()
+
+
+def answers(received: bytes) -> list[tuple[int, bytes]]:
+    """Status and body of every answer in what a connection received."""
+    found = []
+    while received:
+        start, rest = received.split(b"\r\n\r\n", 1)
+        length = int(next(line for line in start.split(b"\r\n") if line.startswith(b"content-length:"))[15:])
+        found.append((status(start), rest[:length]))
+        received = rest[length:]
+    return found
+
+
+def requests(counts: range) -> bytes:
+    bodies = [json.dumps({"model": "letters", "input": "a " * (n % 16 + 1)}).encode() for n in counts]
+    return b"".join(head(len(body)) + body for body in bodies)
+
+
+def assert_in_order(found: list[tuple[int, bytes]], counts: range) -> None:
+    assert [code for code, _ in found] == [200] * len(counts)
+    assert [json.loads(body)["usage"]["total_tokens"] for _, body in found] == [n % 16 + 1 for n in counts]
+
+
+@pytest.mark.parametrize("chunk", [1, 900, 5000, 10**9])
+def test_hundreds_of_pipelined_requests_are_answered_in_order(
+    it: Served, chunk: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However they arrive: together, in pieces, byte for byte."""
+    counts = range(300 if chunk > 1 else 20)
+    sent = requests(counts) + b"GET /v1/version HTTP/1.1\r\nconnection: close\r\n\r\n"
+    with caplog.at_level(logging.WARNING), connect(it) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(sent), chunk):
+            connection.sendall(sent[start : start + chunk])
+        *found, last = answers(read(connection))
+    assert_in_order(found, counts)
+    assert last[0] == 200
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("behind", "code"),
+    [
+        (b"garbage\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n" + b"x: " + b"a" * 70_000, 431),
+        (b"GET / HTTP/1.1\r\nhost:", 408),
+        (head(1000) + b"{", 408),
+    ],
+)
+def test_answers_are_not_lost_to_what_comes_behind_them(
+    it: Served, behind: bytes, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Forty requests and then something that is refused: forty answers and then the refusal."""
+    counts = range(40)
+    it.model.gate.clear()
+    with caplog.at_level(logging.ERROR), connect(it) as connection:
+        connection.sendall(requests(counts) + behind)
+        wait_until(lambda: len(it.server.server_state.tasks) == 1, 5, "the first request")
+        # Longer than the limits: nobody is blamed for what is not read.
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > 2 * CONNECTIONS.header_seconds, 5, "the limits to pass")
+        it.model.gate.set()
+        *found, last = answers(read(connection))
+    assert_in_order(found, counts)
+    assert last[0] == code
+    assert json.loads(last[1])["object"] == "error"
+    assert not caplog.records
+
+
+UPGRADE = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAMAAABkAARAAAAAAAIAAAAA")
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_the_wish_for_another_protocol_is_ignored(it: Served, pieces: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Java's client asks for HTTP/2 in its first request, and sends the body behind it."""
+    bodies = [json.dumps({"model": "letters", "input": "a " * n}).encode() for n in (2, 3)]
+    sent = b"".join(head(len(body), *UPGRADE) + body for body in bodies)
+    sent += b"GET /v1/version HTTP/1.1\r\nhost: x\r\n" + "\r\n".join(UPGRADE).encode() + b"\r\n\r\n"
+    sent += b"GET /v1/version HTTP/1.1\r\nconnection: close\r\n\r\n"
+    with caplog.at_level(logging.WARNING), connect(it) as connection:
+        step = len(sent) // pieces + 1
+        for start in range(0, len(sent), step):
+            connection.sendall(sent[start : start + step])
+        found = answers(read(connection))
+    assert [code for code, _ in found] == [200] * 4
+    assert [json.loads(body)["usage"]["total_tokens"] for _, body in found[:2]] == [2, 3]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("behind", [b"", b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n"])
+def test_connect_is_refused(it: Served, behind: bytes) -> None:
+    with connect(it) as connection:
+        connection.sendall(b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n" + behind)
+        assert [code for code, _ in answers(read(connection))] == [400]
+
+
+def test_a_request_is_answered_once_though_its_body_never_comes(it: Served) -> None:
+    with connect(it) as connection:
+        connection.sendall(b"GET /v1/version HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\r\nabc")
+        assert [code for code, _ in answers(read(connection))] == [200]
+
+
+def unread(it: Served, requests: int) -> socket.socket:
+    """A connection with answers that do not fit into the sockets' buffers."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(10)
+    connection.connect(("127.0.0.1", it.port))
+    body = b'{"model":"letters","input":[' + b",".join([b'"a"'] * 8192) + b"]}"
+    pour(connection, head(len(body)) + body, requests)
+    return connection
+
+
+def test_answers_that_nobody_reads_are_dropped(it: Served) -> None:
+    with unread(it, 12):
+        wait_until(lambda: it.server.server_state.connections, 5, "a connection")
+        wait_until(lambda: not it.server.server_state.connections, 15, "no connection, and so no answer kept for it")
+
+
+def test_answers_that_are_read_slowly_arrive(it: Served) -> None:
+    with unread(it, 6) as connection:
+        received = bytearray()
+        began = time.monotonic()
+        while received.count(b'"usage"') < 6:
+            chunk = connection.recv(16384)
+            assert chunk, "the connection was aborted"
+            received += chunk
+            # Slower than the limit for silence, all of it together.
+            time.sleep(0.005 if time.monotonic() - began < 2.5 else 0)
+        assert received.count(b"HTTP/1.1 200 OK") == 6
+
+
+def test_hanging_up_with_requests_pipelined(it: Served, caplog: pytest.LogCaptureFixture) -> None:
+    it.model.gate.clear()
+    with caplog.at_level(logging.WARNING):
+        connection = connect(it)
+        connection.sendall(requests(range(100)))
+        wait_until(lambda: len(it.server.server_state.tasks) == 1, 5, "the first request")
+        connection.close()
+        it.model.gate.set()
+        wait_until(lambda: not it.server.server_state.tasks, 5, "no request in progress")
+    assert not caplog.records
 
 
 def test_hanging_up_while_queued_and_while_running(it: Served) -> None:
@@ -251,6 +397,24 @@ def test_hanging_up_while_queued_and_while_running(it: Served) -> None:
         )
     finally:
         it.model.gate.set()
+
+
+@pytest.mark.parametrize("size", [20_000, 2_000_000])
+def test_hanging_up_while_tokenised(it: Served, size: int) -> None:
+    """The work ends at its next checkpoint, and what waited for a thread never begins."""
+    it.model.reading.clear()
+    try:
+        body = b'{"model":"letters","truncate":"END","input":"' + b"a" * size + b'"}'
+        connections = [connect(it) for _ in range(6 if size < 1_000_000 else 3)]
+        for connection in connections:
+            connection.sendall(head(len(body)) + body)
+        wait_until(lambda: it.model.preparing == len(connections) - (2 if size < 1_000_000 else 1), 5, "tokenising")
+        for connection in connections:
+            connection.close()
+        wait_until(lambda: it.model.preparing == 0, 5, "the end of tokenising")
+        wait_until(lambda: not it.server.server_state.tasks, 5, "no request in progress")
+    finally:
+        it.model.reading.set()
 
 
 def queued(it: Served) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import numpy as np
 import pytest
-from embedding_runtime.engine.policy import Lane
+from embedding_runtime.engine.work import Lane
 
 from tests.runtime.api.served import Served, served
 from tests.runtime.helpers import total, wait_until

@@ -112,6 +112,70 @@ def test_changed_keys_are_read_again_and_broken_limits_keep_the_old_ones(tmp_pat
     assert gate.admit("Bearer two, longer") == "a"
 
 
+def status(gate: Gate, key: str) -> int:
+    try:
+        gate.admit(f"Bearer {key}")
+    except ApiError as error:
+        return error.status
+    return 200
+
+
+@pytest.mark.parametrize("limits", ["{", "a: 7", "a: {requestsPerHour: 1}", "\x00"])
+def test_a_key_is_revoked_at_once_whatever_else_is_broken(tmp_path: Path, limits: str) -> None:
+    now = 0.0
+    for name in "abc":
+        (tmp_path / name).write_text(f"key-{name}")
+    (tmp_path / "limits.yaml").write_text("c: {requestsPerMinute: 4}")
+    gate = Gate(tmp_path, clock=lambda: now)
+    assert [status(gate, f"key-{name}") for name in "abcd"] == [200, 200, 200, 401]
+    (tmp_path / "limits.yaml").write_text(limits)
+    (tmp_path / "a").unlink()
+    (tmp_path / "b").write_text(" \n")
+    (tmp_path / "d").write_text("key-d")
+    now = 2.0
+    assert [status(gate, f"key-{name}") for name in "abcd"] == [401, 401, 200, 200]
+    assert status(gate, "") == 401
+    # The earlier limits are still in force.
+    assert [status(gate, "key-c") for _ in range(4)] == [200, 200, 429, 429]
+
+
+def test_what_is_broken_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    (tmp_path / "a").write_text("key-a")
+    gate = Gate(tmp_path, clock=lambda: now)
+    (tmp_path / "limits.yaml").write_text("a: secret")
+    (tmp_path / "b").write_text("")
+    with caplog.at_level("ERROR"):
+        for moment in range(2, 20, 2):
+            now = float(moment)
+            assert status(gate, "key-a") == 200
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert "holds no key" in messages[0]
+    assert "limits.yaml must map clients" in messages[1]
+    assert not any("secret" in message or "key-a" in message for message in messages)
+
+
+def test_a_directory_that_cannot_be_listed_keeps_the_keys_and_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 0.0
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "a").write_text("key-a")
+    gate = Gate(keys, clock=lambda: now)
+    keys.rename(tmp_path / "away")
+    with caplog.at_level("ERROR"):
+        for moment in range(2, 20, 2):
+            now = float(moment)
+            assert status(gate, "key-a") == 200
+    assert len(caplog.records) == 1
+    (tmp_path / "away").rename(keys)
+    (keys / "a").unlink()
+    now = 40.0
+    assert status(gate, "key-a") == 401
+
+
 def test_limits_by_tokens_and_by_default(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(f"key-{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import datetime
 import json
 import logging
@@ -11,6 +12,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +128,28 @@ def test_draining_answers_what_arrives_and_closes_connections() -> None:
                 assert answer.status_code == 200
                 assert answer.headers["connection"] == "close"
         wait_until(lambda: it.server.should_exit, 10, "the end")
+        assert it.server.fatal is None
+
+
+def test_a_drain_without_requests_goes_on_answering_for_a_while_whoever_probes() -> None:
+    """Those who have not heard of it send on: the end is some quiet seconds later, but no probe puts it off."""
+    settings = ServerSettings(drain_timeout=30, drain_quiet=1.0)
+    with served(settings=settings) as it, httpx.Client() as probe:
+        it.server.handle_exit(15, None)
+        began = time.monotonic()
+        wait_until(lambda: probe.get(f"{it.url}/v1/health/ready").status_code == 503, 5, "not ready")
+        wait_until(lambda: time.monotonic() - began > 0.6, 5, "most of the time")
+        late = httpx.post(f"{it.url}/v1/embeddings", json=BODY)
+        answered = time.monotonic()
+        assert (late.status_code, late.headers["connection"]) == (200, "close")
+
+        def ended() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                probe.get(f"{it.url}/v1/health/ready")
+            return it.server.should_exit
+
+        wait_until(ended, 10, "the end")
+        assert 0.9 < time.monotonic() - answered < 5
         assert it.server.fatal is None
 
 

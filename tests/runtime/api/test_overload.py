@@ -8,7 +8,8 @@ import time
 import httpx
 import pytest
 from embedding_runtime.api.embeddings import ApiLimits
-from embedding_runtime.engine.policy import Lane, Limits
+from embedding_runtime.engine.policy import Limits
+from embedding_runtime.engine.work import Lane
 
 from tests.runtime.api.served import Served, served
 from tests.runtime.helpers import total, wait_until
@@ -111,3 +112,49 @@ def test_information_is_answered_while_a_batch_runs(path: str) -> None:
         assert min(times) < 0.1
         it.model.gate.set()
         assert running.result().status_code == 200
+
+
+def long(it: Served, size: int = 20_000) -> httpx.Response:
+    body = {"model": "letters", "input": "a" * size, "truncate": "END"}
+    return httpx.post(f"{it.url}/v1/embeddings", json=body, timeout=30)
+
+
+@pytest.mark.parametrize("size", [20_000, 2_000_000])
+def test_tokenising_for_too_long_is_503_and_ends(size: int) -> None:
+    with served(api=ApiLimits(request_timeout=0.3)) as it:
+        it.model.reading.clear()
+        late = long(it, size)
+        assert (late.status_code, late.json()["type"]) == (503, "unavailable_error")
+        assert late.json()["message"] == "the request waited too long for its turn; try again later"
+        assert int(late.headers["retry-after"]) >= 1
+        assert it.model.preparing == 0
+        assert 'embedding_rejected_total{reason="timeout"} 1.0' in httpx.get(f"{it.url}/v1/metrics").text
+        it.model.reading.set()
+        assert long(it, 5_000).status_code == 200
+
+
+def test_the_time_to_tokenise_counts() -> None:
+    """What tokenising took is no longer there for queueing."""
+    with served(api=ApiLimits(request_timeout=1.5)) as it, concurrent.futures.ThreadPoolExecutor() as pool:
+        running = hold(it, pool)
+        it.model.reading.clear()
+        began = time.monotonic()
+        late = pool.submit(long, it)
+        wait_until(lambda: it.model.preparing == 1, 5, "tokenising")
+        wait_until(lambda: time.monotonic() - began > 1, 5, "a second")
+        it.model.reading.set()
+        assert late.result().status_code == 503
+        assert time.monotonic() - began < 2.4
+        it.model.gate.set()
+        running.result()
+
+
+def test_large_requests_hold_up_neither_small_ones_nor_answers() -> None:
+    with served() as it, concurrent.futures.ThreadPoolExecutor(20) as pool:
+        it.model.reading.clear()
+        large = [pool.submit(long, it, 2_000_000) for _ in range(6)]
+        wait_until(lambda: it.model.preparing == 2, 5, "large requests")
+        ordinary = [pool.submit(long, it) for _ in range(6)]
+        wait_until(lambda: it.model.preparing == 6, 5, "ordinary requests beside them")
+        it.model.reading.set()
+        assert [each.result().status_code for each in (*large, *ordinary)] == [200] * 12

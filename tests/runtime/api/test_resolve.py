@@ -7,7 +7,7 @@ from embedding_runtime.api.errors import ApiError, shown
 from embedding_runtime.api.resolve import resolve
 from embedding_runtime.api.schema import EmbeddingRequest
 from embedding_runtime.engine.model import InputType
-from embedding_runtime.engine.policy import Lane
+from embedding_runtime.engine.work import Lane
 
 from tests.runtime.api.served import LetterModel
 
@@ -49,6 +49,11 @@ def test_unknown_names_are_echoed_short_and_printable(model: str) -> None:
 def test_queries_and_single_texts_are_interactive() -> None:
     lanes = [
         resolve(request(**fields), ("m",), IDENTITY).lane
-        for fields in ({"input": "a"}, {"input": ["a", "b"]}, {"input": ["a", "b"], "input_type": "query"})
+        for fields in (
+            {"input": "a"},
+            {"input": ["a", "b"]},
+            {"input": ["a", "b"], "input_type": "query"},
+            {"input": "a", "input_type": "passage"},
+        )
     ]
-    assert lanes == [Lane.INTERACTIVE, Lane.BULK, Lane.INTERACTIVE]
+    assert lanes == [Lane.INTERACTIVE, Lane.BULK, Lane.INTERACTIVE, Lane.BULK]

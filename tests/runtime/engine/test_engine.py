@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from embedding_runtime.engine.engine import Embedded, Engine
+from embedding_runtime.engine.engine import Engine
 from embedding_runtime.engine.errors import ItemFailedError, QueueFullError, QueueTimeoutError, StoppedError
 from embedding_runtime.engine.model import (
     DeviceLostError,
+    Input,
     InputType,
     Item,
     Matrix,
     ModelIdentity,
     OutOfMemoryError,
     Truncation,
+    no_checkpoint,
 )
-from embedding_runtime.engine.policy import Lane, Limits
+from embedding_runtime.engine.policy import Limits
+from embedding_runtime.engine.request import Embedded
+from embedding_runtime.engine.work import Lane
 
 from tests.runtime.helpers import wait_until
 
@@ -40,8 +44,14 @@ class NumberModel:
         self.fits = 1000
         self.lost = False
 
-    def prepare(self, texts: Sequence[str], input_type: InputType | None, truncation: Truncation) -> list[Item]:
-        return [Item(1, float(text)) for text in texts]
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
+        return [Item(1, float(text)) for text in inputs if isinstance(text, str)]
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         self.batches.append(list(payloads))

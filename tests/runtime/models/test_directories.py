@@ -120,7 +120,7 @@ def test_fingerprint_covers_what_moves_vectors_and_nothing_else(bert: tuple[Path
 def test_the_identity_is_computed_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(copy).identity
     assert (copy / ".embedding-runtime.json").exists()
-    monkeypatch.setattr("embedding_runtime.models.identity._compute", None)
+    monkeypatch.setattr("embedding_runtime.models.identity.fingerprint", None)
     assert load(copy).identity.files == first.files
 
 

@@ -7,12 +7,16 @@ import json
 import math
 
 import numpy as np
-from embedding_runtime.outputs.encode import EncodingFormat, list_answer
+import orjson
+import pytest
+from embedding_runtime.outputs.encode import EncodingFormat, list_answer, nugen_answer
 from embedding_runtime.outputs.vectors import EmbeddingType, finish, normalise, quantise
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+
+from tests.runtime.helpers import longest_pause
 
 finite = st.floats(-100, 100, width=32)
 matrices = arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 40)), elements=finite)
@@ -64,6 +68,16 @@ def test_vectors_of_a_model_without_normalisation_keep_their_length() -> None:
     assert quantised.tolist() == [[76, 101]]
 
 
+@given(matrices, st.booleans())
+def test_cut_vectors_have_unit_length_whatever_the_model(vectors: NDArray[np.float32], normalized: bool) -> None:
+    """The contract: slice, then normalise again; a model without a Normalize module is no exception."""
+    size = vectors.shape[1] // 2 + 1
+    if size == vectors.shape[1]:
+        return
+    cut = finish(vectors, dimensions=size, normalized=normalized, kind=EmbeddingType.FLOAT)
+    np.testing.assert_array_equal(cut, normalise(np.ascontiguousarray(vectors[:, :size])))
+
+
 def test_the_documents_sample() -> None:
     sample = np.array([[0.012519836, -0.0126571655, 0.0101623535]], np.float32)
     assert quantise(sample, EmbeddingType.INT8).tolist() == [[1, -1, 1]]
@@ -87,3 +101,34 @@ def test_base64_is_the_little_endian_bytes(vectors: NDArray[np.float32], kind: E
     for item, row in zip(body["data"], values, strict=True):
         raw = base64.b64decode(item["embedding"], validate=True)
         np.testing.assert_array_equal(np.frombuffer(raw, row.dtype.newbyteorder("<")), row)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 31, 32, 33, 100])
+@pytest.mark.parametrize("encoding", EncodingFormat)
+def test_answers_written_in_pieces_are_whole(rows: int, encoding: EncodingFormat) -> None:
+    vectors = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3) / 7
+    body = list_answer(vectors, encoding, model='m"', tokens=5)
+    embeddings: list[object] = [row.tolist() for row in vectors]
+    if encoding is EncodingFormat.BASE64:
+        embeddings = [base64.b64encode(row.tobytes()).decode() for row in vectors]
+    else:
+        embeddings = json.loads(orjson.dumps(vectors, option=orjson.OPT_SERIALIZE_NUMPY))
+    assert json.loads(body) == {
+        "object": "list",
+        "data": [{"object": "embedding", "index": n, "embedding": each} for n, each in enumerate(embeddings)],
+        "model": 'm"',
+        "usage": {"prompt_tokens": 5, "total_tokens": 5},
+    }
+    nugen = json.loads(nugen_answer(vectors, answer_id="embed-1", model="m", created=1.5, tokens=5))
+    assert [list(each) for each in nugen["data"]] == [["object", "embedding", "index"]] * rows
+    assert nugen | {"data": []} == {
+        "id": "embed-1", "object": "embedding", "data": [], "model": "m", "created": 1.5, "usage": {"total_tokens": 5},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", EncodingFormat)
+def test_large_answers_hold_up_nobody(encoding: EncodingFormat) -> None:
+    """Tens of megabytes: other threads run meanwhile."""
+    vectors = np.random.default_rng(1).standard_normal((8192, 1024), np.float32)
+    pauses = [longest_pause(lambda: list_answer(vectors, encoding, model="m", tokens=1)) for _ in range(3)]
+    assert min(pauses) < 0.1

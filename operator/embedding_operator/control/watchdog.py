@@ -1,0 +1,66 @@
+"""Notices watches that have gone quiet, and what that says about this process's health. No I/O.
+
+A quiet cluster is legitimate, so silence alone proves nothing: every followed watch ends by itself once a minute and is
+begun anew, which is heard; kopf's watch of EmbeddingServices is held against a list of them once per resync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedding_operator.observe.follow import Key, key_of
+from embedding_operator.observe.mirror import is_newer
+
+HOPELESS = 4.0
+"""So many times the limit of silence, a restart is worth trying even where the whole API server is silent."""
+
+
+@dataclass(slots=True)
+class Deliveries:
+    """The newest version of each EmbeddingService that kopf's watch has delivered."""
+
+    versions: dict[Key, str] = field(default_factory=dict)
+
+    def event(self, live: Mapping[str, Any]) -> None:
+        """Something was delivered; of a deleted one, the version of its deletion."""
+        self.versions[key_of(live)] = str(live["metadata"]["resourceVersion"])
+
+    def behind(self, listed: Mapping[Key, str], namespace: str | None) -> tuple[Key, ...]:
+        """What a list of this namespace had in a version that the watch has not delivered, although it had the time.
+        What the list did not have is forgotten."""
+        for key in [key for key in self.versions if namespace in (None, key[0]) and key not in listed]:
+            del self.versions[key]
+        return tuple(
+            key
+            for key, version in listed.items()
+            if key not in self.versions or (version != self.versions[key] and is_newer(version, self.versions[key]))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """How long each watch has been silent, and how long it may be, in seconds by plural."""
+
+    ages: Mapping[str, float]
+    limits: Mapping[str, float]
+    answered_ago: float
+    """Seconds since the API server answered anything at all."""
+
+    def not_ready(self) -> str | None:
+        """What is known of the cluster may be old."""
+        for resource, age in self.ages.items():
+            if age > self.limits[resource]:
+                return f"the watch of {resource} has been silent for {age:.0f} s"
+        return None
+
+    def not_alive(self) -> str | None:
+        """The fault is likely this process's own: the API server answered something else when the watch had been silent
+        for too long already, or a long time has passed. An API server that answers nobody is no reason to restart at
+        once."""
+        for resource, age in self.ages.items():
+            limit = self.limits[resource]
+            if age > HOPELESS * limit or age - self.answered_ago > limit:
+                return f"the watch of {resource} has been silent for {age:.0f} s"
+        return None

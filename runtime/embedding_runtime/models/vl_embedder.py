@@ -1,0 +1,139 @@
+"""A loaded model that sees: what the engine and the API see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from embedding_runtime.engine.model import (
+    DeviceLostError,
+    ImageInput,
+    Input,
+    InputTooLongError,
+    InputType,
+    InvalidImageError,
+    Item,
+    Matrix,
+    ModelIdentity,
+    OutOfMemoryError,
+    Truncation,
+    no_checkpoint,
+)
+from embedding_runtime.images.decode import ImageLimits, UnusableImageError, decode, image_size
+from embedding_runtime.images.tiling import cut
+from embedding_runtime.images.tiling_rule import count_tiles
+from embedding_runtime.models.backbone import Backbone
+from embedding_runtime.models.embedder import Prompts
+from embedding_runtime.models.pooling import pool
+from embedding_runtime.models.vl_model import TokenSequence, VisionLanguageModel
+from embedding_runtime.models.vl_tokenizer import VisionTokenizer
+
+
+class VisionLanguageEmbedder:
+    """Implements the engine's Model for texts, images, and both together."""
+
+    def __init__(
+        self,
+        identity: ModelIdentity,
+        tokenizer: Tokenizer,
+        prompts: Prompts,
+        model: VisionLanguageModel,
+        limits: ImageLimits,
+    ) -> None:
+        self._identity = identity
+        self._settings = model.settings
+        self._tokenizer = VisionTokenizer(tokenizer, identity.max_input_tokens, model.settings.image_token)
+        self._prompts = prompts
+        self._model = model
+        self._limits = limits
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._identity
+
+    @property
+    def backbone(self) -> Backbone:
+        """The language model alone."""
+        return Backbone(self._model.language, self._model.architecture, self._model.device)
+
+    @property
+    def default_batch_tokens(self) -> int:
+        # A page of seven tiles is 1800 tokens; several of them keep a GPU busy.
+        return 16384 if self._model.device.type == "cuda" else 2048
+
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
+        texts = {index: value for index, value in enumerate(inputs) if isinstance(value, str)}
+        items = dict(zip(texts, self._texts(texts, input_type, truncation, checkpoint), strict=True))
+        for index, value in enumerate(inputs):
+            if isinstance(value, ImageInput):
+                checkpoint()
+                items[index] = self._image(index, value, truncation, checkpoint)
+        return [items[index] for index in range(len(inputs))]
+
+    def embed(self, payloads: Sequence[object]) -> Matrix:
+        sequences = [payload for payload in payloads if isinstance(payload, TokenSequence)]
+        # Equal lengths side by side share one attention call.
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
+        try:
+            vectors = self._forward([sequences[index] for index in order])
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise OutOfMemoryError(str(error)) from error
+        except torch.AcceleratorError as error:
+            raise DeviceLostError(str(error)) from error
+        restored: Matrix = np.empty_like(vectors)
+        restored[order] = vectors
+        return restored
+
+    def _texts(
+        self,
+        texts: dict[int, str],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None],
+    ) -> list[Item]:
+        prompt = self._prompts.for_type(input_type)
+        try:
+            tokenised = self._tokenizer.texts(
+                list(texts.values()), prompt=prompt, truncation=truncation, checkpoint=checkpoint
+            )
+        except InputTooLongError as error:
+            raise InputTooLongError(list(texts)[error.index], error.length, error.limit) from None
+        return [Item(len(tokens.ids), TokenSequence(tokens.ids)) for tokens in tokenised]
+
+    def _image(self, index: int, value: ImageInput, truncation: Truncation, checkpoint: Callable[[], None]) -> Item:
+        """Images are passages. What can be refused by size is refused before anything is decoded."""
+        try:
+            width, height = image_size(value.image, self._limits)
+            tiles = count_tiles(width, height, self._settings.tiles)
+            tokens = self._tokenizer.image(
+                value.text,
+                tiles * self._settings.tile_tokens,
+                prompt=self._prompts.passage,
+                truncation=truncation,
+                checkpoint=checkpoint,
+            )
+            checkpoint()
+            pixels = decode(value.image, self._limits)
+        except UnusableImageError as error:
+            raise InvalidImageError(index, str(error)) from error
+        except InputTooLongError as error:
+            raise InputTooLongError(index, error.length, error.limit) from None
+        sequence = TokenSequence(tokens.ids, cut(pixels, self._settings.tiles), tokens.image_begins)
+        return Item(len(tokens.ids), sequence, tiles)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def _forward(self, sequences: Sequence[TokenSequence]) -> Matrix:
+        hidden = self._model.forward(sequences)
+        lengths = [len(sequence.ids) for sequence in sequences]
+        vectors: Matrix = pool(hidden, lengths, self._settings.layout.poolings).cpu().numpy()
+        return vectors

@@ -1,0 +1,137 @@
+"""Loading llama_nemotron_vl: what its directory says, its three parts, its identity, its proof."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from embedding_runtime.engine.model import ImageInput, InputType, ModelFile, ModelIdentity, Truncation
+from embedding_runtime.errors import FingerprintMismatchError
+from embedding_runtime.images.decode import ImageLimits
+from embedding_runtime.models import identity as identities
+from embedding_runtime.models.choices import LoadRequest, choose_device, choose_precision, default_name, max_tokens
+from embedding_runtime.models.embedder import Prompts
+from embedding_runtime.models.files import DirectoryError, require_vocabulary
+from embedding_runtime.models.fingerprint import canonical_config
+from embedding_runtime.models.selftest import SelfTestError, run_self_test
+from embedding_runtime.models.source import Progress, Source
+from embedding_runtime.models.tokenizer import load_tokenizer
+from embedding_runtime.models.vl_config import VisionLanguage, read_vision_language
+from embedding_runtime.models.vl_embedder import VisionLanguageEmbedder
+from embedding_runtime.models.vl_model import VisionLanguageModel
+from embedding_runtime.models.vl_weights import canonical_name, language_architecture, load_towers
+from embedding_runtime.models.weights import StoredTensor, find_weights, stored_tensors
+
+MODALITIES = ("text", "image", "text_image")
+_log = logging.getLogger(__name__)
+
+
+def plan_vision_language(request: LoadRequest, source: Source) -> VisionLanguage:
+    """What is to be loaded. Reads no weights. Raises DirectoryError."""
+    settings = read_vision_language(source.directory, request.pooling)
+    require_vocabulary(source.directory)
+    given = (("query", request.query_prompt), ("passage", request.passage_prompt))
+    chosen = {kind: text for kind, text in given if text is not None}
+    return replace(settings, layout=replace(settings.layout, prompts={**settings.layout.prompts, **chosen}))
+
+
+def load_vision_language(request: LoadRequest, source: Source, progress: Progress) -> VisionLanguageEmbedder:
+    """A model that passed its self-test. Raises DirectoryError and FingerprintMismatchError."""
+    settings = plan_vision_language(request, source)
+    layout = settings.layout
+    device = torch.device(choose_device(request.device))
+    dtype, precision = choose_precision(request.precision, device.type)
+    architecture = language_architecture(settings)
+    vision, projector, language = load_towers(settings, architecture, dtype, device)
+    tokenizer, tokenizer_limit = load_tokenizer(source.directory, lowercase=False)
+    model = VisionLanguageModel(vision, projector, language, architecture, settings, dtype, device)
+    progress(f"computing the fingerprint of {source.name}")
+    fingerprint, files = _identify(request, source, settings, tokenizer.to_str())
+    dimensions = int(architecture.config.hidden_size) * len(layout.poolings)
+    limits = [limit for limit in (tokenizer_limit, int(architecture.config.max_position_embeddings)) if limit]
+    identity = ModelIdentity(
+        id=request.served_name or default_name(source),
+        source=source.name,
+        revision=source.revision,
+        fingerprint=fingerprint,
+        dimensions=dimensions,
+        supported_dimensions=tuple(sorted({*(size for size in layout.matryoshka if size < dimensions), dimensions})),
+        max_input_tokens=max_tokens(request.max_input_tokens, layout.max_tokens, min(limits, default=None)),
+        pooling="+".join(layout.poolings),
+        normalized=True,
+        modalities=MODALITIES,
+        precision=precision,
+        prompts={kind: text for kind, text in layout.prompts.items() if text},
+        files=files,
+    )
+    if request.expected_fingerprint and request.expected_fingerprint != fingerprint:
+        raise FingerprintMismatchError(request.expected_fingerprint, fingerprint)
+    prompts = Prompts(layout.query_prompt, layout.passage_prompt, layout.query_prompt)
+    embedder = VisionLanguageEmbedder(identity, tokenizer, prompts, model, ImageLimits(request.max_image_bytes))
+    largest = settings.tiles.largest * settings.tile_tokens
+    if identity.max_input_tokens < largest:
+        _log.warning(
+            "an image can be %d tokens, but inputs may have %d only: larger images are refused",
+            largest, identity.max_input_tokens,
+        )  # fmt: skip
+    progress(f"testing {source.name}")
+    try:
+        run_self_test(embedder)
+        _check_sight(embedder)
+    except SelfTestError as error:
+        raise DirectoryError(str(error)) from error
+    return embedder
+
+
+def _identify(
+    request: LoadRequest, source: Source, settings: VisionLanguage, loaded_tokenizer: str
+) -> tuple[str, tuple[ModelFile, ...]]:
+    facts = {
+        "tokenizer": identities.tokenizer_facts(source.directory, loaded_tokenizer),
+        "vision": canonical_config(settings.vision),
+        "language": canonical_config(settings.language),
+        "pooling": list(settings.layout.poolings),
+        "prompts": identities.prompt_facts(settings.layout),
+        "images": {
+            "tiles": dataclasses.asdict(settings.tiles),
+            "token": settings.image_token,
+            "downsample": settings.downsample,
+            "layer": settings.select_layer,
+            "mean": settings.mean,
+            "deviation": settings.deviation,
+        },
+    }
+
+    def tensors() -> Mapping[str, list[StoredTensor]]:
+        stored = (
+            replace(tensor, name=known)
+            for tensor in stored_tensors(find_weights(source.directory))
+            if (known := canonical_name(tensor.name)) is not None
+        )
+        return {"model": sorted(stored, key=lambda tensor: tensor.name)}
+
+    return identities.name(source.directory, request.cache, facts, tensors)
+
+
+def _check_sight(model: VisionLanguageEmbedder) -> None:
+    """Two small images must give different, finite vectors. Raises SelfTestError."""
+
+    def picture(colour: int) -> Any:
+        image = io.BytesIO()
+        Image.new("RGB", (16, 16), (colour, 255 - colour, 90)).save(image, "PNG")
+        return ImageInput(image.getvalue())
+
+    items = model.prepare([picture(20), picture(240)], InputType.PASSAGE, Truncation.NONE)
+    vectors = model.embed([item.payload for item in items])
+    if not np.isfinite(vectors).all():
+        raise SelfTestError("the self-test's image vectors are not finite: the vision weights are unusable")
+    if np.array_equal(vectors[0], vectors[1]):
+        raise SelfTestError("different images get the same vector: the vision weights are unusable")

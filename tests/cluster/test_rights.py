@@ -1,0 +1,155 @@
+"""The operator has every right it needs and none that it does not: its requests, replayed against the chart's rules.
+
+A cluster of its own per mode: what was asked for is exactly what this scenario makes the operator do.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from devcluster import Cluster, ClusterSettings
+from tests.cluster.conftest import CHART, RESTRICTED
+from tests.cluster.rights import Request, Rule, missing, requests_of, rules_for, unused
+from tests.cluster.services import CPU, OPERATOR_NAMESPACE, OPERATOR_USER, RELEASE, Services, service
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+
+NAMESPACE = "search"
+METRICS_API = "v1beta2.custom.metrics.k8s.io"
+MODES: dict[str, dict[str, Any]] = {
+    "everywhere, with the metrics API": {
+        "monitoring": {"enabled": True},
+        "metricsApi": {"enabled": True},
+        "replicaCount": 2,
+    },
+    "one namespace": {"monitoring": {"enabled": True}, "watchNamespaces": [NAMESPACE]},
+    "everywhere, without monitoring": {},
+}
+EVERYTHING: dict[str, Any] = {
+    "autoscaling": {"minReplicas": 1, "maxReplicas": 2},
+    "networkPolicy": {"enabled": True},
+    "disruptionBudget": {"enabled": True},
+}
+MONITORING = {"monitoring": {name: {"enabled": True} for name in ("serviceMonitor", "alerts", "dashboard")}}
+NOTHING: dict[str, Any] = {"disruptionBudget": {"enabled": False}, "suspend": True}
+
+
+def definition(plural: str, kind: str) -> dict[str, Any]:
+    """A stand-in for the Prometheus operator's definition of a kind: any content is admitted."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com",
+            "scope": "Namespaced",
+            "names": {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"},
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+                }
+            ],
+        },
+    }
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
+    values: dict[str, Any] = MODES[request.param]
+    return values
+
+
+@pytest.fixture
+def installed(mode: dict[str, Any]) -> Iterator[Services]:
+    """A release with the values of the mode, in a cluster of its own."""
+    with Cluster(ClusterSettings(name=f"rights-{uuid.uuid4().hex[:6]}")) as cluster:
+        for name in (OPERATOR_NAMESPACE, NAMESPACE):
+            metadata = {"name": name, "labels": RESTRICTED}
+            cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        monitors = definition("servicemonitors", "ServiceMonitor"), definition("prometheusrules", "PrometheusRule")
+        cluster.apply(*monitors)
+        pace = {"RESYNC_SECONDS": "5", "WATCH_SECONDS": "3", "POLL_SECONDS": "2", "PROGRESS_SECONDS": "0.5"}
+        environment = [{"name": f"EMBEDDING_OPERATOR_{name}", "value": value} for name, value in pace.items()]
+        cluster.helm(
+            *("install", RELEASE, str(CHART), f"--namespace={OPERATOR_NAMESPACE}", "--wait", "--timeout=120s"),
+            *("--values", "-"),
+            input=json.dumps({**mode, "extraEnv": environment}),
+        )
+        yield Services(cluster, NAMESPACE)
+
+
+def exercise(services: Services, *, monitoring: bool) -> None:
+    """Everything the operator does to a service, once."""
+    children = ["deployment", "service", "hpa", "pdb", "networkpolicy"]
+    optional = ["hpa", "pdb", "networkpolicy"]
+    if monitoring:
+        children += ["servicemonitor", "prometheusrule"]
+        optional += ["servicemonitor", "prometheusrule"]
+    spec = {**EVERYTHING, **(MONITORING if monitoring else {}), "accelerator": CPU}
+    dashboard = ("configmap", "minilm-dashboard")
+
+    def there(kinds: list[str]) -> list[str]:
+        return [kind for kind in kinds if services.get(kind) is not None]
+
+    # A Secret that is missing keeps the Pod waiting, and only Events say why.
+    services.apply(service(**spec, authentication={"apiKeysSecretRef": {"name": "no-such-keys"}}))
+    services.wait(f"{children} exist", lambda: there(children) == children)
+    services.wait_reason("SecretNotFound", timeout=60)
+    for kind in children:
+        services.kubectl("label", kind, "minilm", "app.kubernetes.io/managed-by=somebody", "--overwrite")
+    services.wait(
+        "the labels are repaired",
+        lambda: all(
+            services.existing(kind)["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "embedding-operator"
+            for kind in children
+        ),
+    )
+    assert (services.get(*dashboard) is not None) == monitoring
+    services.apply(service(**NOTHING))
+    services.wait(f"{optional} are gone", lambda: not there(optional) and services.get(*dashboard) is None)
+    services.wait_reason("Suspended")
+
+
+def asked(services: Services) -> list[Request]:
+    return requests_of(services.cluster.audit_events(OPERATOR_USER))
+
+
+def granted(services: Services) -> list[Rule]:
+    """What helm's release gives the operator, with Kubernetes' own Role for the front proxy's authority."""
+    manifest = services.cluster.helm("get", "manifest", RELEASE, f"--namespace={OPERATOR_NAMESPACE}").stdout
+    objects = [item for item in yaml.safe_load_all(manifest) if item]
+    reader = services.cluster.get("role", "extension-apiserver-authentication-reader", "kube-system")
+    assert reader is not None
+    return rules_for(RELEASE, OPERATOR_NAMESPACE, [*objects, reader])
+
+
+def test_every_right_is_used_and_none_is_missing(installed: Services, mode: dict[str, Any]) -> None:
+    exercise(installed, monitoring="monitoring" in mode)
+    if "metricsApi" in mode:
+        installed.cluster.kubectl("wait", "--for=condition=Available", f"apiservice/{METRICS_API}", "--timeout=60s")
+    rules = granted(installed)
+    requests = asked(installed)
+    lacking = missing(requests, rules)
+    assert not lacking, "the chart does not grant what the operator asks for:\n  " + "\n  ".join(lacking)
+    ours = [rule for rule in rules if "extension-apiserver-authentication-reader" not in rule.role]
+    installed.wait("every watch is begun and ended", lambda: not _watches(unused(asked(installed), ours)), timeout=30)
+    idle = unused(asked(installed), ours)
+    assert not idle, (
+        "the chart grants what nothing here needs; take it out of charts/embedding-operator/templates, or have "
+        "tests/cluster/test_rights.py exercise what needs it:\n  " + "\n  ".join(idle)
+    )
+    assert not [request for request in requests if request.right.resource == "secrets"]
+
+
+def _watches(rights: list[str]) -> list[str]:
+    """A watch is in the audit log when it ends."""
+    return [right for right in rights if right.startswith("watch ")]
