@@ -6,7 +6,7 @@ bin := .venv/bin
 
 .PHONY: help environment binaries test check format generate verify lock demo images bench bench-gpu bench-operator
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 environment:  ## create .venv/ from hashed requirements (done by the other targets when needed)
 	@tools/environment.sh
@@ -47,7 +47,7 @@ bench: environment  ## our server beside infinity and others, 13 minutes; QUICK=
 bench-gpu: environment  ## tokens/s of BERT-base, BERT-large and a 1B Llama on this host's GPU, unattended; FLAGS=--help explains
 	@$(bin)/python -m bench.gpu $(FLAGS)
 
-bench-operator: environment  ## the operator with many EmbeddingServices on a real control plane; FLAGS=--help explains
+bench-operator: environment binaries  ## the operator with many EmbeddingServices on a real control plane; FLAGS=--help explains
 	@$(bin)/python -m bench.scale $(FLAGS)
 
 images:  ## build both container images with docker or buildah; FLAGS='--repository registry.example.com/team --push', FLAGS=--help explains

@@ -15,7 +15,10 @@ BEGIN_MARK, END_MARK = "<!-- written by make bench: begin -->", "<!-- written by
 
 def section(results: Results, outcomes: Sequence[Outcome], plot: str) -> str:
     """Tables, plot and conditions in Markdown."""
-    commands = "\n".join(f"- {server.title}: `{server.command}`" for server in results.servers)
+    commands = "\n".join(
+        f"- {server.name}, {f'{server.title} {server.version}'.rstrip()}: `{server.command}`"
+        for server in results.servers
+    )
     return "\n\n".join(
         [
             markdown_table(figures(results)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -36,6 +36,12 @@ class Setting:
     logs: Path
     driver: Driver
     say: Say
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the run has taken as long as it should."""
+        return time.perf_counter() - self.began > 60 * self.plan.minutes
 
     def job(self, workload: Workload, server: ServerProcess, seed: int) -> Job:
         """The job of a comparison window."""
@@ -109,6 +115,8 @@ def in_process(ceiling: Driver, job: Job, number: int) -> Sample:
 def connections(setting: Setting, server: ServerProcess) -> Iterator[Sample]:
     """The same load over few and many connections."""
     for number in range(setting.plan.rounds):
+        if number and setting.is_late:
+            return
         for count in setting.plan.connections:
             with running_alone(server):
                 job = replace(setting.job(MIXED, server, seed=70_000 + number), concurrency=count)
@@ -159,6 +167,9 @@ def overload(setting: Setting, capacity: float) -> Sample:
 def offered_load(setting: Setting, servers: Sequence[ServerProcess], capacity: Mapping[str, float]) -> Iterator[Sample]:
     """Latency and throughput at fixed offered loads, for the plot. Loads far above a server's capacity are left out."""
     for part in setting.plan.offered:
+        if setting.is_late:
+            setting.say(f"the run has taken more than {setting.plan.minutes:g} minutes: the loads left are not offered")
+            return
         rate = part * capacity[OURS]
         for server in servers:
             if rate > _PLOT_CUT * capacity[server.spec.name]:

@@ -20,6 +20,8 @@ class Plan:
     offered: tuple[float, ...]
     offered_seconds: float
     starts: int
+    # After so long the loads of the plot that are left are skipped: a busy machine must not make a run endless.
+    minutes: float = 14.0
 
 
 FULL = Plan(
@@ -43,4 +45,5 @@ QUICK = Plan(
     offered=(0.25, 0.7, 1.0),
     offered_seconds=2.0,
     starts=1,
+    minutes=4.0,
 )

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from devcluster import Cluster, ClusterSettings
@@ -141,7 +142,7 @@ class Bench:
         )
         (pod,) = self.cluster.objects("pods", OPERATOR_NAMESPACE)
         self.metrics_url = f"http://{pod['status']['podIP']}:8080/metrics"
-        self.pid = _operator_pid(pod["status"]["podIP"])
+        self.pid = _operator_pid(self.cluster.state.pid)
 
     def last_words(self) -> str:
         """What the operator logged at the end, of this and of the run before a restart."""
@@ -253,17 +254,16 @@ def _epoch(timestamp: str) -> float:
     return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
 
 
-def _operator_pid(ip: str) -> int:
-    """The operator's process: the one whose environment names the Pod's address."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
-        except OSError:
-            continue
-        told = f"EMBEDDING_OPERATOR_HOST={ip}".encode() in environment.split(b"\0")
-        if told and b"embedding-operator" in command and b"python" in command.split(b"\0")[0]:
-            return int(process.name)
-    raise SystemExit(f"no operator process found for {ip}")
+def _operator_pid(supervisor: int) -> int:
+    """The operator's process: the largest of that program below the cluster's supervisor."""
+    found = [
+        process
+        for process in psutil.Process(supervisor).children(recursive=True)
+        if any(part.endswith("embedding-operator") for part in process.cmdline())
+    ]
+    if not found:
+        raise SystemExit("the operator's process is not found below the cluster's supervisor")
+    return int(max(found, key=lambda process: process.memory_info().rss).pid)
 
 
 def _memory(pid: int) -> tuple[float, float]:

@@ -25,6 +25,8 @@ from bench.workloads import MODEL_NAME
 _MEGABYTE = 1_000_000
 _START_TIMEOUT = 300.0
 _POLL_SECONDS = 0.02
+# Variables that would decide for a server what it decides by default.
+_DECIDING = ("EMBEDDING_", "NIM_", "INFINITY_", "OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_")
 
 
 class Role(StrEnum):
@@ -75,9 +77,9 @@ class ServerProcess:
         self.port = free_port()
         self.log = logs / f"{spec.name}.log"
         self._log: TextIO = self.log.open("a")
-        kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("EMBEDDING_", "NIM_", "OMP_"))
-        }
+        # A peer's environment is its own; our checkout's modules are nothing to it.
+        decided = (*_DECIDING, "PYTHONPATH") if spec.role is Role.PEER else _DECIDING
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(decided)}
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
             [part.replace("{port}", str(self.port)) for part in spec.command],

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from bench.catalog import OURS
 from bench.machine import BUSY_SHARE
-from bench.results import Results, ServerFacts, busiest
+from bench.results import Results, busiest, rounds
 from bench.servers import Role
 from bench.statistics import median, spread
 from bench.targets import Outcome
-from bench.workloads import COMPARED, MIXED
+from bench.workloads import COMPARED, LONE, MIXED
 
 Row = Sequence[str]
 _MARKS = {True: "pass", False: "FAIL", None: "n/a"}
@@ -31,35 +31,29 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rest])
 
 
+_UNITS = {"texts_per_second": "texts/s", "p50": "p50 ms", "p99": "p99 ms", "cpu_seconds_per_1000": "CPU s/1000"}
+
+
 def figures(results: Results) -> list[Row]:
-    """Medians of every server under every workload: texts/s, p50 ms, and processor seconds per 1 000 texts."""
-    head = ["server", *(f"{workload.name}: {unit}" for workload in COMPARED for unit in _units(workload.name)),
-            "start s", "RSS MB"]  # fmt: skip
-    return [head, *(_figures_row(results, server) for server in results.servers), *_ceiling_row(results)]
-
-
-def _units(workload: str) -> tuple[str, ...]:
-    return ("p50 ms", "p99 ms", "CPU s/1000") if workload == "lone" else ("texts/s", "p99 ms", "CPU s/1000")
-
-
-def _figures_row(results: Results, server: ServerFacts) -> Row:
-    cells = [server.title + (f" ({server.version})" if server.version else "")]
+    """Medians: a row for each figure of a workload, a column for each server."""
+    rows: list[Row] = [["workload", "figure", *(server.name for server in results.servers), "in process"]]
     for workload in COMPARED:
-        first = "p50" if workload.name == "lone" else "texts_per_second"
-        names = (first, "p99", "cpu_seconds_per_1000")
-        cells += [number(results.median(server.name, workload.name, figure)) for figure in names]
-    return [*cells, number(median(server.start_seconds)), number(server.peak_rss_megabytes)]
-
-
-def _ceiling_row(results: Results) -> list[Row]:
-    if not results.ceiling:
-        return []
-    rate = median([sample.texts_per_second for sample in results.ceiling])
-    cpu = median([sample.cpu_seconds_per_1000 for sample in results.ceiling])
-    cells = ["(in process, no HTTP)"]
-    for workload in COMPARED:
-        cells += [number(rate), "", number(cpu)] if workload is MIXED else ["", "", ""]
-    return [[*cells, "", ""]]
+        names = ("p50" if workload is LONE else "texts_per_second", "p99", "cpu_seconds_per_1000")
+        for figure in names:
+            cells = [number(results.median(server.name, workload.name, figure)) for server in results.servers]
+            inside = (
+                median(rounds(results.ceiling, "in-process", workload.name, figure)) if figure != "p99" else math.nan
+            )
+            rows.append([workload.title, _UNITS[figure], *cells, number(inside)])
+    starts = [number(median(server.start_seconds)) for server in results.servers]
+    memory = [number(server.peak_rss_megabytes) for server in results.servers]
+    cosines = [f"{server.cosine:.5f}" for server in results.servers]
+    return [
+        *rows,
+        ["start to first vectors", "s", *starts, ""],
+        ["most resident memory", "MB", *memory, ""],
+        ["least cosine to ours", "", *cosines, ""],
+    ]
 
 
 def number(value: float) -> str:
@@ -83,14 +77,14 @@ def conditions(results: Results) -> list[str]:
     machine = results.machine
     samples = (*results.samples, *results.ceiling, *(sample for group in results.extra.values() for sample in group))
     generator = median([s.generator_cpu_seconds_per_1000 / s.cpu_seconds_per_1000 for s in results.samples])
-    rounds = 1 + max((sample.round for sample in results.samples), default=0)
+    count = 1 + max((sample.round for sample in results.samples), default=0)
     ours = results.rounds(OURS, MIXED.name, "texts_per_second")
     lines = [
         f"{machine.processor}, {machine.processors} processors{' (virtual machine)' if machine.virtual else ''}, "
         f"{', '.join(machine.flags) or 'no AVX-512'}; {machine.memory_gigabytes:g} GB; Linux {machine.kernel}",
         f"Python {machine.python}, " + ", ".join(f"{name} {version}" for name, version in machine.packages.items()),
-        f"{results.plan} run of {results.took_seconds / 60:.0f} minutes, begun {results.began}; medians of {rounds} "
-        f"rounds, servers interleaved, all but one stopped; our mixed texts/s differ by "
+        f"{results.plan} run of {results.took_seconds / 60:.0f} minutes, begun {results.began}; medians of {count} "
+        f"round{'s' if count > 1 else ''}, servers interleaved, all but one stopped; our mixed texts/s differ by "
         f"{spread(ours):.0%} between them",
         f"load generator on the same machine: {generator:.1%} of the servers' processor time",
         f"others used {busiest(samples):.1%} of the machine (median over windows); load average before: "
@@ -109,8 +103,10 @@ def report(results: Results, outcomes: Sequence[Outcome], problems: Sequence[str
     passed = sum(outcome.passed is True for outcome in outcomes)
     failed = sum(outcome.passed is False for outcome in outcomes)
     peers = len(results.of_role(Role.PEER))
+    names = "\n".join(f"{server.name}: {server.title} {server.version}".rstrip() for server in results.servers)
     parts = [
         text_table(figures(results)),
+        names,
         text_table(targets(outcomes)),
         f"{passed} targets reached, {failed} not, {len(outcomes) - passed - failed} not measured; {peers} peers. "
         "A difference within 10 % is no finding.",

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from devcluster.errors import ApiError
-from devcluster.network.backends import Backend, Lingering, Target, backends, targets
+from devcluster.network.backends import Backend, Lingering, Target, backends, selects, targets
 from devcluster.network.proxy import Proxy
 from devcluster.network.slices import slice_manifest, slice_name
 from devcluster.node.api import Api, Event, Informer, Key, key_of
@@ -22,6 +22,10 @@ _log = logging.getLogger(__name__)
 _KUBERNETES = ("default", "kubernetes")
 """The API server's own Service; on port 443, so that only some users may listen for it."""
 _SLICES = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+
+
+_Place = tuple[str, int, str]
+"""Address and port that are listened on, and the Service port's name."""
 
 
 class ServiceNetwork:
@@ -35,7 +39,7 @@ class ServiceNetwork:
         self._hosts_changed = hosts_changed
         self.services = Informer(api, "/api/v1/services")
         self._backends: dict[Key, list[Backend]] = {}
-        self._proxies: dict[tuple[Key, str, int, str], tuple[Proxy, Lingering]] = {}
+        self._proxies: dict[Key, dict[_Place, tuple[Proxy, Lingering]]] = {}
         self._written: dict[Key, Object] = {}
         self._dirty: set[Key] = set()
         self._wake = asyncio.Event()
@@ -49,8 +53,9 @@ class ServiceNetwork:
                 group.create_task(self.services.run())
                 group.create_task(self._work())
         finally:
-            for proxy, _ in self._proxies.values():
-                proxy.close()
+            for places in self._proxies.values():
+                for proxy, _ in places.values():
+                    proxy.close()
 
     def _service_changed(self, event: Event, item: Object) -> None:
         self._mark(key_of(item))
@@ -58,8 +63,13 @@ class ServiceNetwork:
             self._hosts_changed()
 
     def _pod_changed(self, _event: Event, item: Object) -> None:
-        for key in self.services.items:
-            if key[0] == item["metadata"]["namespace"]:
+        metadata = item["metadata"]
+        for key, service in self.services.items.items():
+            if key[0] != metadata["namespace"]:
+                continue
+            selector = service["spec"].get("selector")
+            has = any(backend.uid == metadata["uid"] for backend in self._backends.get(key, ()))
+            if has or (selector and selects(selector, item)):
                 self._recompute(key)
                 self._mark(key)
 
@@ -69,9 +79,8 @@ class ServiceNetwork:
         if service is None:
             return
         self._backends[key] = backends(service, self._pods.items.values())
-        for (owner, _, _, port_name), (_, lingering) in self._proxies.items():
-            if owner == key:
-                lingering.update(self._targets(key, port_name), time.monotonic())
+        for (_, _, port_name), (_, lingering) in self._proxies.get(key, {}).items():
+            lingering.update(self._targets(key, port_name), time.monotonic())
         if service["spec"].get("clusterIP") == "None" and self._backends[key] != before:
             self._hosts_changed()  # the name of a headless Service stands for its Pods
 
@@ -109,10 +118,13 @@ class ServiceNetwork:
     async def _listen(self, key: Key) -> None:
         service = self.services.items.get(key)
         wanted = dict(self._listeners(service)) if service is not None else {}
-        places = {(key, address, port, name) for (address, port), name in wanted.items()}
-        for place in [place for place in self._proxies if place[0] == key and place not in places]:
-            self._proxies.pop(place)[0].close()
-        for _, address, port, name in places - self._proxies.keys():
+        places = {(address, port, name) for (address, port), name in wanted.items()}
+        open_now = self._proxies.setdefault(key, {})
+        for place in open_now.keys() - places:
+            open_now.pop(place)[0].close()
+        if service is None:
+            del self._proxies[key]
+        for address, port, name in places - open_now.keys():
             lingering = Lingering(self._delay)
             lingering.update(self._targets(key, name), time.monotonic())
             proxy = Proxy(address, port, functools.partial(_now, lingering))
@@ -122,7 +134,7 @@ class ServiceNetwork:
                 level = logging.DEBUG if key == _KUBERNETES else logging.WARNING
                 _log.log(level, "Service %s/%s: cannot listen on %s:%s: %s", *key, address, port, problem.strerror)
                 continue
-            self._proxies[key, address, port, name] = proxy, lingering
+            open_now[address, port, name] = proxy, lingering
 
     def _listeners(self, service: Object) -> Iterator[tuple[tuple[str, int], str]]:
         spec = service["spec"]

@@ -1,4 +1,4 @@
-"""The command line: `run` in a cluster; `render`, `diff` and `status` at a desk."""
+"""The command line: `run` in a cluster; `render`, `diff`, `status` and `support-bundle` at a desk."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from kubernetes.aio.config import ConfigException
 from pydantic import ValidationError
 
 from embedding_operator.cluster import ClusterClient, ClusterError, load_configuration
+from embedding_operator.commands.bundle import collect, default_path, write
 from embedding_operator.commands.difference import differences_in_cluster
 from embedding_operator.commands.manifests import UnusableFile, as_yaml, children_of, in_namespace, read_services
 from embedding_operator.commands.status import status_page
@@ -168,6 +169,39 @@ def status(
     if page is None:
         raise _fail(f"there is no EmbeddingService {namespace}/{name}", EXIT_BAD_FILE)
     typer.echo(page)
+
+
+@application.command("support-bundle")
+def support_bundle(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of an EmbeddingService; all of the namespace without.")
+    ] = None,
+    namespace: Namespace = "default",
+    operator_namespace: Annotated[
+        str, typer.Option(help="Namespace of the operator's own Pods.")
+    ] = "embedding-operator-system",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; must not exist.")] = None,
+) -> None:
+    """Write what somebody else needs to find a fault into one tar.gz: objects, Events, logs, what the Pods answer.
+
+    Secrets are never read, and values that look like secrets are taken out; its README says what is in it and what
+    could not be read. Look through it before you give it away.
+
+    Example: embedding-operator support-bundle minilm --namespace search
+    """
+    path = output or default_path(namespace, [name])
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    try:
+        bundle = _in_cluster(lambda cluster: collect(cluster, namespace, name, operator_namespace, say))
+        write(bundle, path)
+    except OSError as error:
+        raise _fail(f"cannot write {path}: {error.strerror}", EXIT_BAD_FILE) from error
+    for text in bundle.missing:
+        say(f"not in the bundle: {text}")
+    typer.echo(str(path))
 
 
 def main() -> None:

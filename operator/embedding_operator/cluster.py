@@ -141,6 +141,30 @@ class ClusterClient:
             if token is None:
                 return
 
+    async def text(
+        self, path: str, query: Mapping[str, str | int | None] = _NO_QUERY, *, accept_any: bool = False
+    ) -> str:
+        """What the API server answers at a path, as text: logs, versions, what a Pod answers through it.
+
+        `accept_any` takes a refusal of the Pod behind a proxied path (such as 503 while it loads) for its answer.
+        """
+        resource = path.rpartition("/")[2] if "/log" in path else "proxy" if "/proxy" in path else "other"
+        status = 0
+        try:
+            async with asyncio.timeout(self.timeout):
+                response = await self.api.call_api(*await self._serialized("GET", path, query=query))
+                content, status = await response.read(), response.status
+        except TimeoutError as exception:
+            raise ClusterError(0, "Timeout", f"the API server did not answer GET {path}") from exception
+        except (OSError, aiohttp.ClientError, ApiException) as exception:
+            raise ClusterError(0, "ConnectionFailed", f"GET {path} failed: {exception}") from exception
+        finally:
+            self.count("get", resource, status)
+        text = str(content.decode("utf-8", "replace"))
+        if status >= 300 and not (accept_any and '"kind":"Status"' not in text.replace(" ", "")):
+            _answer(status, content)
+        return text
+
     async def watch(
         self,
         resource: Resource,
@@ -212,6 +236,20 @@ class ClusterClient:
             # The parameter keeps the client from serialising the text once more.
             content_type="application/apply-patch+yaml; charset=utf-8",
             query={"fieldManager": manager, "force": str(force).lower(), "dryRun": "All" if dry_run else None},
+        )
+
+    async def merge(self, resource: Resource, live: Mapping[str, Any], changes: Object, *, manager: str) -> Object:
+        """JSON merge patch, in which lists are replaced as a whole; 409 when it is not the object that was seen."""
+        seen = live["metadata"]
+        preconditions = {"uid": seen["uid"], "resourceVersion": seen["resourceVersion"]}
+        return await self._write(
+            "patch",
+            resource,
+            "PATCH",
+            resource.path(seen["namespace"], seen["name"]),
+            body={**changes, "metadata": preconditions},
+            content_type="application/merge-patch+json",
+            query={"fieldManager": manager},
         )
 
     async def create(self, resource: Resource, body: Object) -> Object:

@@ -65,14 +65,11 @@ class Metrics:
             "embedding_batch_tokens", "Tokens of a batch.", buckets=_POWERS, registry=register
         )
         self._batch_items = Histogram("embedding_batch_items", "Inputs of a batch.", buckets=_POWERS, registry=register)
-        stages = _children(
+        self._stages = _children(
             Histogram(
                 "embedding_stage_seconds", "Time spent per stage.", ["stage"], buckets=_SECONDS, registry=register
             )
         )
-        self.queue_seconds, self.tokenise_seconds = stages("queue"), stages("tokenise")
-        self.image_seconds = stages("image")
-        self.forward_seconds, self.encode_seconds = stages("forward"), stages("encode")
         self._rejections = _children(
             Counter("embedding_rejected", "Requests refused or given up.", ["reason"], registry=register)
         )
@@ -89,12 +86,16 @@ class Metrics:
         """Report the engine's queue, load and model from now on."""
         self.registry.register(_EngineCollector(engine))
 
-    def answered(self, client: str | None, input_type: str | None, inputs: Mapping[str, int], tokens: int) -> None:
-        """A request was embedded: its inputs counted by modality, and tokens as in its usage."""
+    def stage(self, name: str, seconds: float) -> None:
+        """A stage of a request, or of a batch, took so long."""
+        self._stages(name).observe(seconds)
+
+    def answered(self, client: str | None, input_type: str | None, modalities: Mapping[str, int], tokens: int) -> None:
+        """A request was embedded: how many inputs by modality; tokens as in its usage."""
         kind = input_type or "none"
         self._tokens(kind).inc(tokens)
-        for modality, count in inputs.items():
-            self._inputs(modality).inc(count)
+        for modality, inputs in modalities.items():
+            self._inputs(modality).inc(inputs)
         name = self._client(client)
         self._client_requests(name, kind).inc()
         self._client_tokens(name, kind).inc(tokens)
@@ -107,11 +108,11 @@ class Metrics:
             self._batch_lane_tokens(lane.value).inc(tokens)
 
     def batch_ended(self, run: Run, seconds: float) -> None:
-        self.forward_seconds.observe(seconds)
+        self.stage("forward", seconds)
 
     def waited(self, queue_seconds: Sequence[float]) -> None:
         for seconds in queue_seconds:
-            self.queue_seconds.observe(seconds)
+            self.stage("queue", seconds)
 
     def shared(self, items: int) -> None:
         self._shared.inc(items)

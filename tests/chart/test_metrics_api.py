@@ -1,10 +1,12 @@
 """The chart's metrics API: registered whole, or not at all."""
 
 import base64
+import json
 import ssl
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from cryptography import x509
 from embedding_operator.metrics_api.answers import GROUP_VERSION
@@ -84,6 +86,20 @@ def test_cert_manager_makes_the_certificate_instead() -> None:
     assert not given.all("Issuer")
     issuer_of_theirs = {"name": "internal", "kind": "ClusterIssuer", "group": "cert-manager.io"}
     assert given.one("Certificate")["spec"]["issuerRef"] == issuer_of_theirs
+
+
+@pytest.mark.parametrize("files", [(), (ALL_ON,)], ids=["own issuer", "given issuer"])
+def test_cert_manager_admits_what_is_asked_of_it(files: tuple[Path, ...]) -> None:
+    """By its own schema; a field it does not know would be dropped without a word."""
+    schemas = json.loads(Path(__file__).with_name("cert-manager-v1.json").read_text())
+    values = {} if files else {**ON, "metricsApi.certManager.enabled": True}
+    result = render(values, *files)
+    found = [item for item in result.objects if item["apiVersion"].startswith("cert-manager.io/")]
+    assert {item["kind"] for item in found} == ({"Certificate"} if files else {"Certificate", "Issuer"})
+    for item in found:
+        assert item["apiVersion"] == "cert-manager.io/v1"
+        assert item["metadata"]["namespace"]
+        jsonschema.Draft202012Validator(schemas[item["kind"]]).validate(item["spec"])
 
 
 def test_only_the_front_proxy_and_the_autoscaler_are_granted_anything_more() -> None:

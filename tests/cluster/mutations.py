@@ -23,7 +23,16 @@ _OTHER_WORDS = {
     "RuntimeDefault": "Unconfined",
     "RollingUpdate": "Recreate",
     "OnRootMismatch": "Always",
+    "Max": "Min",
+    "Percent": "Pods",
+    "Pods": "Percent",
+    "Exists": "Equal",
+    "Ingress": "Egress",
+    "ScheduleAnyway": "DoNotSchedule",
 }
+
+_NAMES_THAT_EXIST = ("tmp", "prompts")
+"""Of volumes: what else a mount may name."""
 
 
 def owned_fields(fields: Mapping[str, Any], path: Path = ()) -> Iterator[Path]:
@@ -83,8 +92,10 @@ def others(value: Any) -> Iterator[Any]:
             yield _OTHER_WORDS[value]
         if any(digit.isdigit() for digit in value):
             yield "".join("7" if sign.isdigit() and sign != "7" else sign for sign in value)
-        yield from (f"{value}-by-hand", f"{value}x", "by-hand", "other")
+        yield from (f"{value}-by-hand", f"{value}x", "by-hand", "other", "/by/hand", *_NAMES_THAT_EXIST)
     elif isinstance(value, Mapping):
+        if value.keys() == {"name", "key"}:
+            yield {**value, "name": "by-hand"}
         if all(isinstance(entry, str) for entry in value.values()):
             yield {**value, "by": "hand"}
         if isinstance(value.get("matchLabels"), Mapping):

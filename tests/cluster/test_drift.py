@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 COPIES = 4
 """The Deployment's fields are spread over as many services, worked on side by side."""
-REPAIR_SECONDS = 6.0
+REPAIR_SECONDS = 20.0
 SECURITY = {"runAsUser": 1000}
 EVERYTHING: dict[str, Any] = {
     "suspend": True,
@@ -161,12 +161,10 @@ def mutate(kind: Any, name: str, mutations: list[Mutation], paths: list[Any], ou
             if time.monotonic() > deadline:
                 different = {key: value for key, value in there.items() if value != wanted[key]}
                 outcome.kept.append(f"{mutation}: {different}")
-                print("KEPT", outcome.kept[-1][:600], flush=True)  # DEBUG
                 break
             time.sleep(0.05)
         else:
             outcome.repaired.append(str(mutation))
-            print(f"{REPAIR_SECONDS - deadline + time.monotonic():.1f} {mutation}", flush=True)  # DEBUG
 
 
 def _change(kind: Any, name: str, mutation: Mutation) -> dict[str, Any] | None:
@@ -215,11 +213,21 @@ def test_every_field_changed_or_removed_by_hand_comes_back(repaired: Services, a
     assert outcome.repaired
     changed = {show(mutation.path) for mutation in mutations if str(mutation) in outcome.repaired}
     untouched = sorted({show(path) for path in paths} - changed)
-    assert all(path.endswith(UNCHANGEABLE) for path in untouched), untouched
+    assert [path for path in untouched if not path.endswith(UNCHANGEABLE)] == []
 
 
-UNCHANGEABLE = ("].name", "].mountPath", "].containerPort", "].topologyKey", "].whenUnsatisfiable")
-"""Keys of list entries: who changes one has removed the entry and added another, which is tried as a removal of it."""
+UNCHANGEABLE = (
+    "nvidia.com/gpu",  # limit and request have to be the same
+    "spec.strategy.type",  # not without its rollingUpdate; every switch is tried in tests/operator/cluster
+    "spec.template.metadata.labels.embedding-operator.io/service",  # the selector's
+    "].name",
+    "].mountPath",
+    "].containerPort",
+    "].topologyKey",
+    "].whenUnsatisfiable",
+    "].emptyDir",  # it is empty: what somebody puts into it is theirs
+)
+"""What the API server never lets anybody change alone."""
 
 
 @pytest.mark.parametrize("child", CHILD_KINDS, ids=lambda child: child.kind)

@@ -47,6 +47,7 @@ def test_a_feature_switched_off_removes_its_object(services: Services) -> None:
     services.wait("the budget is gone", lambda: services.get("pdb") is None)
 
 
+@pytest.mark.tells("MetricUnavailable")
 def test_replicas_survive_autoscaling_on_and_off(services: Services) -> None:
     gpus = {"accelerator": {"extendedResource": {"name": "example.com/none"}}}
 
@@ -139,3 +140,25 @@ def test_an_operator_upgrade_restarts_no_pod(services: Services) -> None:
         )
     finally:
         services.cluster.helm(*release, "--set=runtime.image.tag=")
+
+
+def test_a_service_deleted_and_created_again_waits_for_what_is_left_of_the_first(services: Services) -> None:
+    """Its children have the names already, belong to somebody who is no more, and are on their way out."""
+    services.apply(service(**SUSPENDED))
+    services.wait_reason("Suspended")
+    first = services.existing("deployment")["metadata"]["uid"]
+    # Held back, so that the second resource certainly meets it.
+    held = {"metadata": {"finalizers": ["example.com/held"]}}
+    services.kubectl("patch", "deployment", "minilm", "--patch", as_json(held))
+    services.kubectl("delete", "emb", "minilm")
+    services.apply(service(**SUSPENDED))
+    message = services.wait_reason("WaitingForDeletion", kind="Applied")["message"]
+    assert "Deployment/minilm" in message
+    assert "rename" not in message
+    services.kubectl("patch", "deployment", "minilm", "--patch", as_json({"metadata": {"finalizers": None}}))
+    services.wait_reason("Suspended")
+    owner = services.existing("embeddingservice")["metadata"]["uid"]
+    for kind in ("deployment", "service", "pdb"):
+        (reference,) = services.existing(kind)["metadata"]["ownerReferences"]
+        assert reference["uid"] == owner
+    assert services.existing("deployment")["metadata"]["uid"] != first

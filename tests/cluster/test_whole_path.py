@@ -14,6 +14,7 @@ GOLDEN = [0.067657, 0.063496, 0.048713, 0.079305]
 """First components of "This is an example sentence", as the model's card publishes them."""
 
 
+@pytest.mark.tells("Ready", "Serving", "RolledOut", "ModelLoaded")
 def test_a_service_lives_from_apply_to_delete(services: Services) -> None:
     # Created: the children exist, the status is the Pods' own words, and the vectors are the published ones.
     services.apply(service(replicas=1))

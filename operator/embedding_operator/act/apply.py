@@ -14,7 +14,7 @@ from typing import Any
 from embedding_operator.act.difference import differences
 from embedding_operator.act.ownership import lost
 from embedding_operator.api.constants import FIELD_MANAGER, KIND, REPLICAS_FIELD_MANAGER
-from embedding_operator.api.kinds import BY_KIND, DEPLOYMENTS
+from embedding_operator.api.kinds import BY_KIND, DEPLOYMENTS, Resource
 from embedding_operator.cluster import ClusterClient, ClusterError, Object
 from embedding_operator.errors import OperatorError, Retry, Waiting
 from embedding_operator.observe.snapshot import Snapshot, is_controlled_by
@@ -106,6 +106,22 @@ def _is_orphan(live: Mapping[str, Any], snapshot: Snapshot) -> bool:
     )
 
 
+def without_rival_ports(body: Mapping[str, Any], live: Mapping[str, Any]) -> Object | None:
+    """A merge patch that leaves only our own ports, or None where there are no others. Pure.
+
+    Ports are told apart by their number. Who changes a number by hand has, for server-side apply, added another port
+    with our port's name, and no name may be there twice: applying ours beside it is refused.
+    """
+    if body["kind"] == "Service" and live["spec"].get("ports") != body["spec"]["ports"]:
+        return {"spec": {"ports": body["spec"]["ports"]}}
+    if body["kind"] != "Deployment":
+        return None
+    ours = {it["name"]: it["ports"] for it in body["spec"]["template"]["spec"]["containers"] if "ports" in it}
+    containers = live["spec"]["template"]["spec"]["containers"]
+    mended = [{**it, "ports": ours[it["name"]]} if it["name"] in ours else it for it in containers]
+    return {"spec": {"template": {"spec": {"containers": mended}}}} if mended != containers else None
+
+
 def _to_repair(body: Mapping[str, Any], live: Mapping[str, Any]) -> tuple[str, ...]:
     """Paths of rendered fields that have another value, or that somebody else has set since we did."""
     return tuple(dict.fromkeys((*differences(body, live), *lost(body, live, FIELD_MANAGER))))
@@ -156,13 +172,23 @@ class Applier:
                 f"{', '.join(taken)} exists and does not belong to this EmbeddingService; rename one of them",
                 reason="NameTaken",
             )
-        changes = []
+        changes: list[Change | None] = []
+        refusals: list[OperatorError] = []
         for body in rendered:
-            change = await self._apply_one(stamped(body), snapshot, hand_over if body["kind"] == "Deployment" else None)
-            if change is not None:
-                changes.append(change)
-        deletions = [await self._delete(live) for live in leftovers(rendered, snapshot)]
-        return (*changes, *deletions)
+            held = hand_over if body["kind"] == "Deployment" else None
+            try:
+                changes.append(await self._apply_one(stamped(body), snapshot, held))
+            except (Retry, Waiting):
+                raise
+            except OperatorError as error:
+                if body["kind"] == "NetworkPolicy":
+                    raise  # nothing runs that was meant to be guarded and is not
+                refusals.append(error)
+        changes += [await self._delete(live) for live in leftovers(rendered, snapshot)]
+        if refusals:
+            # Only now: what is wrong with one child must not keep the others from being repaired.
+            raise refusals[0]
+        return tuple(change for change in changes if change is not None)
 
     async def _apply_one(self, body: Object, snapshot: Snapshot, hand_over: int | None) -> Change | None:
         live = snapshot.children.get(_key(body))
@@ -181,12 +207,22 @@ class Applier:
             if hand_over is not None:
                 await self._hold_replicas(body, live, hand_over)
             body["metadata"]["uid"] = uid
-            answer = await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=True)
+            answer = await self._force(resource, body, live)
             if _to_repair(body, answer):
                 self._seen_equal[uid] = (stamp, answer["metadata"]["resourceVersion"])
             return Change("updated", body["kind"], name, fields, answer)
         except ClusterError as error:
             raise self._consequence(error, f"{body['kind']}/{name}") from error
+
+    async def _force(self, resource: Resource, body: Object, live: Mapping[str, Any]) -> Object:
+        try:
+            return await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=True)
+        except ClusterError as error:
+            rivals = without_rival_ports(body, live) if error.invalid else None
+            if rivals is None:
+                raise
+            await self.cluster.merge(resource, live, rivals, manager=FIELD_MANAGER)
+            return await self.cluster.apply(resource, body, manager=FIELD_MANAGER, force=True)
 
     async def _hold_replicas(self, body: Object, live: Mapping[str, Any], count: int) -> None:
         metadata = body["metadata"]

@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from embedding_operator.api.constants import FIELD_MANAGER, KIND, SERVICE_LABEL
-from embedding_operator.api.kinds import DEPLOYMENTS, EMBEDDING_SERVICES, PODS, Resource
+from embedding_operator.api.kinds import EMBEDDING_SERVICES, PODS, Resource
 from embedding_operator.cluster import ClusterError, Object
 from embedding_operator.observe.follow import Key, key_of
 from embedding_operator.observe.pods import pod_state
@@ -59,8 +59,8 @@ def slim(live: Mapping[str, Any], resource: Resource) -> bytes:
     """An object's text without the field managers nobody asks about. Pure."""
     metadata = dict(live["metadata"])
     managers = metadata.pop("managedFields", None) or ()
-    if resource is DEPLOYMENTS:
-        # Whether `replicas` is ours decides how it changes hands.
+    if resource is not EMBEDDING_SERVICES:
+        # What of a child is still ours decides whether it is applied again, and how `replicas` changes hands.
         metadata["managedFields"] = [entry for entry in managers if entry.get("manager") == FIELD_MANAGER]
     return orjson.dumps({**live, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata})
 

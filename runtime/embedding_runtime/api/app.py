@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -44,6 +45,14 @@ class _Route:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+class _DirectRoute(APIRoute):
+    """A route whose endpoint takes the request and gives the response: nothing is to be parsed, injected or checked."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
+
+
 def create_app(
     state: ServiceState,
     metrics: Metrics,
@@ -54,7 +63,8 @@ def create_app(
     """The ASGI application of a server whose model is loaded, or is still being loaded, behind `state`."""
     gate = gate or Gate(None)
     app = FastAPI(title="Embedding API", version=__version__, redirect_slashes=False, docs_url=None, redoc_url=None,
-                  openapi_url=None)  # fmt: skip
+                  openapi_url=None, telemetry={"tracing": False, "metrics": False, "logs": False})  # fmt: skip
+    app.router.route_class = _DirectRoute
     routes = _routes(EmbeddingHandler(state, metrics, gate, limits or ApiLimits()), InformationHandler(state, metrics))
     for route in routes:
         responses = openapi.errors(*route.errors)

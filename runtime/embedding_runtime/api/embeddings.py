@@ -133,17 +133,17 @@ class EmbeddingHandler:
                 # The client is told which input; why is for the log alone.
                 _log.error("%s", error, exc_info=error.cause)
             raise from_engine(error) from error
-        client = request.scope.get("client_name")
-        self._metrics.answered(client, prepared.job.input_type, prepared.job.modalities, prepared.tokens)
+        client, job = request.scope.get("client_name"), prepared.job
+        self._metrics.answered(client, job.input_type, job.modalities, prepared.tokens)
         annotate(
             request.scope,
             inputs=len(prepared.items), tokens=prepared.tokens, batch_tokens=embedded.batch_tokens,
-            input_type=prepared.job.input_type, client=client,
+            input_type=job.input_type, client=client,
         )  # fmt: skip
         began = time.perf_counter()
         response = await self._respond(engine, prepared, embedded, encode)
         encoded = time.perf_counter()
-        self._metrics.encode_seconds.observe(encoded - began)
+        self._metrics.stage("encode", encoded - began)
         stage(request.scope, "encode", began, encoded)
         return response
 
@@ -168,28 +168,21 @@ class EmbeddingHandler:
                 except TimeoutError:
                     self._metrics.rejected("timeout")
                     raise QueueTimeoutError(self._timeout, engine.drain_seconds()) from None
-                self._note_preparation(request, prepared)
-                began = time.perf_counter()
+                ready = time.perf_counter()
+                prepared_as = "image" if prepared.job.images else "tokenise"
+                self._metrics.stage(prepared_as, prepared.seconds)
+                stage(request.scope, prepared_as, ready - prepared.seconds, ready)
                 self._gate.spend_tokens(request.scope.get("client_name"), prepared.tokens)
                 announced = False
                 left = deadline - asyncio.get_running_loop().time()
                 embedded = await engine.submit(prepared.items, prepared.job.lane, left, announced=lane)
-                taken = began + embedded.queue_seconds
-                stage(request.scope, "queue", began, taken)
+                taken = ready + embedded.queue_seconds
+                stage(request.scope, "queue", ready, taken)
                 stage(request.scope, "forward", taken, time.perf_counter())
                 return prepared, embedded
             finally:
                 if announced:
                     engine.withdraw(lane)
-
-    def _note_preparation(self, request: Request, prepared: _Prepared) -> None:
-        ended = time.perf_counter()
-        if prepared.job.images:
-            self._metrics.image_seconds.observe(prepared.seconds)
-            stage(request.scope, "image", ended - prepared.seconds, ended)
-        else:
-            self._metrics.tokenise_seconds.observe(prepared.seconds)
-            stage(request.scope, "tokenise", ended - prepared.seconds, ended)
 
     async def _prepare(
         self,

@@ -55,6 +55,36 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
+class _HeadWithBody:
+    """What an answer is written through: its head waits for the first of its body, and both are written at once.
+
+    uvicorn writes them one after the other: two system calls, and a client that is woken for half an answer.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head: bytes | None = None
+        self._head_seen = False
+
+    def write(self, data: bytes) -> None:
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.writelines((head, data))
+        elif self._cycle.response_started and not self._head_seen:
+            self._head, self._head_seen = data, True
+        else:
+            self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._head is not None:
+            self.write(b"")
+        self._transport.close()
+
+
 def bounded_protocol(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
     """The protocol class for uvicorn's `http` option."""
     return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits})
@@ -177,6 +207,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._body_began = self._last_data
             self._arm(self.limits.body_silence_seconds, self._body_timeout)
             super().on_headers_complete()
+            if self.cycle is not None and self.scope["method"] != "HEAD":
+                self.cycle.transport = _HeadWithBody(self.cycle)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         if not self._refused:

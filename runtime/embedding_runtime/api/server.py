@@ -52,6 +52,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # Nothing here asks where a request came from, so no header that says so is to be believed.
+                proxy_headers=False,
                 timeout_keep_alive=settings.keep_alive,
                 timeout_graceful_shutdown=5,
                 ssl_certfile=settings.tls_certificate,

@@ -191,7 +191,10 @@ class Interruptible(Protocol):
     """A model whose `embed` can be interrupted between its steps (layers, say), to embed something more urgent."""
 
     def between_steps(self, call: Callable[[], None]) -> None:
-        """From now on call this between the steps of every `embed`, on its thread. It may call `embed` itself."""
+        """From now on call this between the steps of every `embed`, on its thread.
+
+        It may call `embed` itself: nothing that belongs to one batch may be kept outside its call.
+        """
 
 
 @runtime_checkable

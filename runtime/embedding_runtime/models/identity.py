@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def identify(
         "config": canonical_config(require_object(layout.transformer, "config.json")),
         "pooling": list(layout.poolings),
         "include_prompt": layout.include_prompt,
-        "steps": [_describe(step) for step in layout.steps],
+        "steps": step_facts(layout.steps),
         "normalized": layout.normalized,
         "prompts": prompt_facts(layout),
     }
@@ -88,11 +88,22 @@ def model_files(directory: Path) -> list[str]:
 
 
 def _text_modules(layout: Layout, prefixes: tuple[str, ...]) -> dict[str, list[StoredTensor]]:
-    modules = {"transformer": canonical_tensors(stored_tensors(find_weights(layout.transformer)), prefixes)}
-    for number, step in enumerate(layout.steps):
-        if isinstance(step, Dense | LayerNorm):
-            modules[f"step.{number:02}"] = canonical_tensors(stored_tensors(find_weights(step.path)))
-    return modules
+    transformer = canonical_tensors(stored_tensors(find_weights(layout.transformer)), prefixes)
+    return {"transformer": transformer} | step_tensors(layout.steps)
+
+
+def step_tensors(steps: Sequence[Step]) -> dict[str, list[StoredTensor]]:
+    """The tensors of the modules that have some."""
+    return {
+        f"step.{number:02}": canonical_tensors(stored_tensors(find_weights(step.path)))
+        for number, step in enumerate(steps)
+        if isinstance(step, Dense | LayerNorm)
+    }
+
+
+def step_facts(steps: Sequence[Step]) -> list[list[object]]:
+    """What of the modules decides about vectors, beside their tensors."""
+    return [_describe(step) for step in steps]
 
 
 def _describe(step: Step) -> list[object]:

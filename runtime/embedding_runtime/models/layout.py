@@ -53,7 +53,7 @@ _MODULE_PACKAGES = (
     "sentence_transformers.base.modules.",
     "sentence_transformers.sentence_transformer.modules.",
 )
-_MODULE_KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+_MODULE_KINDS = ("Transformer", "CLIPModel", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 
 
 def read_layout(directory: Path) -> Layout | None:
@@ -61,16 +61,10 @@ def read_layout(directory: Path) -> Layout | None:
 
     Raises DirectoryError for a module or setting that cannot be served as it is meant.
     """
-    modules = read_json(directory, "modules.json")
-    if modules is None:
+    parsed = read_modules(directory)
+    if parsed is None:
         return None
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules) or not modules:
-        raise DirectoryError("modules.json must hold a list of modules")
-    meta = read_object(directory, "config_sentence_transformers.json") or {}
-    if meta.get("model_type", "SentenceTransformer") != "SentenceTransformer":
-        raise DirectoryError(f"a {meta['model_type']} is no embedding model that gives one vector per text")
-    # Dropout does nothing when serving.
-    parsed = [pair for pair in (_parse(directory, module) for module in modules) if pair[0] != "Dropout"]
+    meta = read_meta(directory)
     kinds = [kind for kind, _ in parsed]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds.count("Transformer") + kinds.count("Pooling") != 2:
         raise DirectoryError(f"modules.json must list a Transformer, then a Pooling; it lists {', '.join(kinds)}")
@@ -79,21 +73,48 @@ def read_layout(directory: Path) -> Layout | None:
     normalized = bool(following) and following[-1][0] == "Normalize"
     poolings, include_prompt = read_pooling(pooling)
     config = read_transformer(transformer)
-    prompts = meta.get("prompts") or {}
-    if not isinstance(prompts, dict):
-        raise DirectoryError("config_sentence_transformers.json: prompts must be an object")
     return Layout(
         transformer=transformer,
         poolings=poolings,
         include_prompt=include_prompt,
-        steps=tuple(_step(kind, path) for kind, path in (following[:-1] if normalized else following)),
+        steps=tuple(read_step(kind, path) for kind, path in (following[:-1] if normalized else following)),
         normalized=normalized,
         max_tokens=_optional_integer(config, "max_seq_length"),
         lowercase=bool(config.get("do_lower_case", False)),
-        prompts={str(name): str(text) for name, text in prompts.items() if text is not None},
+        prompts=read_prompts(meta),
         default_prompt=meta.get("default_prompt_name"),
-        matryoshka=_sizes(meta),
+        matryoshka=read_sizes(meta),
     )
+
+
+def read_modules(directory: Path) -> list[tuple[str, Path]] | None:
+    """The kinds and folders of modules.json, in order; None without the file.
+
+    Raises DirectoryError for a module that is not known.
+    """
+    modules = read_json(directory, "modules.json")
+    if modules is None:
+        return None
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules) or not modules:
+        raise DirectoryError("modules.json must hold a list of modules")
+    # Dropout does nothing when serving.
+    return [pair for pair in (_parse(directory, module) for module in modules) if pair[0] != "Dropout"]
+
+
+def read_meta(directory: Path) -> dict[str, Any]:
+    """config_sentence_transformers.json, of a model that gives one vector for an input."""
+    meta = read_object(directory, "config_sentence_transformers.json") or {}
+    if meta.get("model_type", "SentenceTransformer") != "SentenceTransformer":
+        raise DirectoryError(f"a {meta['model_type']} is no embedding model that gives one vector per text")
+    return meta
+
+
+def read_prompts(meta: Mapping[str, Any]) -> dict[str, str]:
+    """The prompts of config_sentence_transformers.json by name."""
+    prompts = meta.get("prompts") or {}
+    if not isinstance(prompts, dict):
+        raise DirectoryError("config_sentence_transformers.json: prompts must be an object")
+    return {str(name): str(text) for name, text in prompts.items() if text is not None}
 
 
 def _parse(directory: Path, module: Mapping[str, Any]) -> tuple[str, Path]:
@@ -104,7 +125,8 @@ def _parse(directory: Path, module: Mapping[str, Any]) -> tuple[str, Path]:
     return name, inside(directory, str(module.get("path", "")))
 
 
-def _step(kind: str, path: Path) -> Step:
+def read_step(kind: str, path: Path) -> Step:
+    """The settings of a module that follows the pooling."""
     match kind:
         case "Dense":
             return read_dense(path)
@@ -114,7 +136,7 @@ def _step(kind: str, path: Path) -> Step:
             return Normalise()
 
 
-def _sizes(meta: Mapping[str, Any]) -> tuple[int, ...]:
+def read_sizes(meta: Mapping[str, Any]) -> tuple[int, ...]:
     """Sizes the vectors may be cut to, as far as the directory says."""
     sizes = list(meta.get("matryoshka_dimensions") or [])
     truncate = meta.get("truncate_dim")

@@ -10,6 +10,7 @@ from typing import Any
 from embedding_runtime.engine.model import Model, ModelIdentity
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
 from embedding_runtime.models.choices import LoadRequest, choose_device, default_name, max_tokens
+from embedding_runtime.models.dual_layout import is_dual
 from embedding_runtime.models.files import DirectoryError, read_object, require_object, require_vocabulary
 from embedding_runtime.models.identity import identify
 from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout
@@ -38,6 +39,8 @@ def load_model(request: LoadRequest, progress: Progress) -> Model:
         progress(f"loading {source.name}")
         if is_vision_language(source.directory):
             return _load_vision_language(request, source, progress)
+        if is_dual(source.directory):
+            return _load_dual(request, source, progress)
         layout = plan(request, source)
         return _load(request, source, layout, progress)
     except DirectoryError as error:
@@ -90,6 +93,13 @@ def _load_vision_language(request: LoadRequest, source: Source, progress: Progre
     from embedding_runtime.models.vl_loader import load_vision_language
 
     return load_vision_language(request, source, progress)
+
+
+def _load_dual(request: LoadRequest, source: Source, progress: Progress) -> Model:
+    _prepare_torch(request)
+    from embedding_runtime.models.dual_loader import load_dual
+
+    return load_dual(request, source, progress)
 
 
 def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progress) -> Model:

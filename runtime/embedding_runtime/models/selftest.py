@@ -52,9 +52,15 @@ def built_in_tokens(tokenizer: Tokenizer, limit: int | None) -> list[TokenIds]:
 def run_self_test(model: Testable) -> None:
     """Embed two texts alone and together, and check which way the model looks.
 
-    Raises SelfTestError when vectors are not finite, are zero, depend on who shared the batch, or when a model that is
-    to look both ways looks back only (or the other way round).
+    Raises SelfTestError as `check_vectors` does, and when a model that is to look both ways looks back only (or the
+    other way round).
     """
+    check_vectors(model)
+    check_direction(model.backbone)
+
+
+def check_vectors(model: Model) -> None:
+    """Raises SelfTestError when vectors are not finite, are zero, are all alike, or depend on who shared the batch."""
     payloads = [item.payload for item in model.prepare(_TEXTS, InputType.PASSAGE, Truncation.END)]
     together = model.embed(payloads)
     alone = np.concatenate([model.embed([payload]) for payload in payloads])
@@ -71,7 +77,6 @@ def run_self_test(model: Testable) -> None:
     difference = float(np.abs((together - alone) / lengths[:, None]).max())
     if difference > tolerance:
         raise SelfTestError(f"the self-test's vectors depend on the batch they are in (by {difference:.1e})")
-    check_direction(model.backbone)
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from embedding_runtime.models.architecture import Architecture
 from embedding_runtime.models.attention import NAME, register
 from embedding_runtime.models.files import DirectoryError
+from embedding_runtime.models.loading import check_loaded, check_names
 from embedding_runtime.models.vl_config import VisionLanguage
 from embedding_runtime.models.weights import WeightFiles, find_weights
 
@@ -107,17 +108,9 @@ def _stock(
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DirectoryError(f"the weights cannot be loaded: {reason}") from error
-    _check(prefix, info["missing_keys"], "are missing")
-    _check(prefix, info["unexpected_keys"], "are not part of the model")
-    _check(prefix, (key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]), "do not fit")
+    check_loaded(info, prefix)
     loaded: torch.nn.Module = module
     return loaded
-
-
-def _check(prefix: str, names: Iterable[str], what: str) -> None:
-    found = sorted(names)
-    if found:
-        raise DirectoryError(f"{len(found)} weights {what}, the first is {prefix + found[0]!r}")
 
 
 def _projector(inner: int, size: int, weights: dict[str, Tensor]) -> torch.nn.Sequential:
@@ -126,8 +119,8 @@ def _projector(inner: int, size: int, weights: dict[str, Tensor]) -> torch.nn.Se
         torch.nn.LayerNorm(inner), torch.nn.Linear(inner, size), torch.nn.GELU(), torch.nn.Linear(size, size)
     )
     expected = {name: parameter.shape for name, parameter in module.named_parameters()}
-    _check("mlp1.", expected.keys() - weights.keys(), "are missing")
-    _check("mlp1.", weights.keys() - expected.keys(), "are not part of the model")
-    _check("mlp1.", (name for name, shape in expected.items() if weights[name].shape != shape), "do not fit")
+    check_names("mlp1.", expected.keys() - weights.keys(), "are missing")
+    check_names("mlp1.", weights.keys() - expected.keys(), "are not part of the model")
+    check_names("mlp1.", (name for name, shape in expected.items() if weights[name].shape != shape), "do not fit")
     module.load_state_dict(weights)
     return module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,32 @@ def test_tables_line_up_and_ages_read_well() -> None:
     assert table([["a", "bb", "c"], ["aaa", "b", "cc"]]) == ["a    bb  c", "aaa  b   cc"]
     assert table([]) == []
     assert [age(NOW, NOW), age(None, NOW)] == ["0s", "-"]
+
+
+def test_a_taken_port_is_said_in_one_line(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    clusters = [{"name": "none", "cluster": {"server": "http://127.0.0.1:9"}}]
+    contexts = [{"name": "none", "context": {"cluster": "none", "user": "none"}}]
+    users = [{"name": "none", "user": {}}]
+    content = {"current-context": "none", "clusters": clusters, "contexts": contexts, "users": users}
+    kubeconfig.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", **content}))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = {"HOST": "127.0.0.1", "PORT": str(port)}
+        done = subprocess.run(
+            [Path(sys.executable).with_name("embedding-operator"), "run"],
+            env={
+                **os.environ,
+                "KUBECONFIG": str(kubeconfig),
+                **{f"EMBEDDING_OPERATOR_{name}": value for name, value in settings.items()},
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 69
+    assert done.stderr.startswith(f"error: cannot listen on port {port}: ")
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr

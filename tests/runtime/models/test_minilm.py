@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from embedding_runtime.engine.model import InputTooLongError, InputType, Model, Truncation
+from embedding_runtime.engine.model import InputTooLongError, InputType, Interruptible, Model, Truncation
 from embedding_runtime.outputs.vectors import EmbeddingType, finish
 
 from tests.runtime.helpers import GOLDEN, MINILM
@@ -75,3 +77,38 @@ def test_sentence_transformers_agrees(minilm: Model) -> None:
     np.testing.assert_allclose(unit(minilm, texts, Truncation.END), peer.encode(texts), atol=2e-6)
     long = ["one two three " * 200]
     np.testing.assert_allclose(unit(minilm, long, Truncation.END), peer.encode(long), atol=2e-6)
+
+
+def test_a_batch_can_be_interrupted_between_layers_and_nobody_notices(minilm: Model) -> None:
+    assert isinstance(minilm, Interruptible)
+    bulk = [item.payload for item in minilm.prepare(["word " * 60, "another text"], None, Truncation.NONE)]
+    query = [item.payload for item in minilm.prepare(["What is NVIDIA?"], None, Truncation.NONE)]
+    expected, expected_query = minilm.embed(bulk), minilm.embed(query)
+    answers: list[np.ndarray] = []
+    inside = False
+
+    def interrupt() -> None:
+        nonlocal inside
+        if not inside:
+            inside = True
+            answers.append(minilm.embed(query))
+            inside = False
+
+    calls: list[Callable[[], None]] = [interrupt]
+    # The hooks stay on the model that other tests share: they must find nothing to do afterwards.
+    minilm.between_steps(lambda: calls[0]() if calls else None)
+    try:
+        vectors = minilm.embed(bulk)
+    finally:
+        calls.clear()
+    assert len(answers) == 6
+    np.testing.assert_array_equal(vectors, expected)
+    for answer in answers:
+        np.testing.assert_array_equal(answer, expected_query)
+
+
+def test_equal_tokens_have_equal_keys_whatever_was_asked_for(minilm: Model) -> None:
+    plain, again, other = minilm.prepare(["A text", "a text", "a text."], InputType.QUERY, Truncation.END)
+    passage = minilm.prepare(["a text"], InputType.PASSAGE, Truncation.NONE)[0]
+    assert plain.key == again.key == passage.key
+    assert other.key != plain.key

@@ -1,0 +1,155 @@
+"""A loaded model of two towers, CLIP or SigLIP: what the engine and the API see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tokenizers import Tokenizer
+
+from embedding_runtime.engine.model import (
+    DeviceLostError,
+    ImageInput,
+    Input,
+    InputTooLongError,
+    InputType,
+    InvalidImageError,
+    Item,
+    Matrix,
+    ModelIdentity,
+    OutOfMemoryError,
+    Truncation,
+    no_checkpoint,
+)
+from embedding_runtime.images.decode import ImageLimits, UnusableImageError, decode
+from embedding_runtime.models.embedder import Prompts
+from embedding_runtime.models.tokenizer import TextTokenizer, TokenIds
+
+# Images that go through their tower at once, by device.
+_IMAGES_AT_ONCE = {"cuda": 64}
+
+
+@dataclass(frozen=True, slots=True)
+class Towers:
+    """A stock CLIPModel or SiglipModel, its image processor, and how it takes texts.
+
+    Texts shorter than `text_width` are filled up with `padding` (None: as the longest, with whatever ends each: what is
+    behind it is never seen). An image is `image_tokens` patches and class tokens.
+    """
+
+    module: Any
+    process: Any
+    text_width: int | None
+    padding: int
+    image_tokens: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def texts(self, texts: Sequence[NDArray[np.int32]]) -> torch.Tensor:
+        """Token ids -> one vector for each."""
+        width = self.text_width or max(map(len, texts))
+        rows = np.empty((len(texts), width), np.int64)
+        for row, ids in zip(rows, texts, strict=True):
+            row[: len(ids)] = ids
+            row[len(ids) :] = ids[-1] if self.text_width is None else self.padding
+        vectors: torch.Tensor = self.module.get_text_features(
+            input_ids=torch.from_numpy(rows).to(self.device)
+        ).pooler_output
+        return vectors
+
+    def images(self, pixels: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        """Processed pixels [3, height, width] -> one vector for each."""
+        at_once = _IMAGES_AT_ONCE.get(self.device.type, 8)
+        parts = [
+            self.module.get_image_features(
+                pixel_values=torch.from_numpy(np.stack(pixels[begin : begin + at_once])).to(self.device, self.dtype)
+            ).pooler_output
+            for begin in range(0, len(pixels), at_once)
+        ]
+        return torch.cat(parts)
+
+
+class DualEmbedder:
+    """Implements the engine's Model for texts and for images."""
+
+    def __init__(
+        self,
+        identity: ModelIdentity,
+        tokenizer: Tokenizer,
+        prompts: Prompts,
+        towers: Towers,
+        projection: torch.nn.Sequential,
+        limits: ImageLimits,
+    ) -> None:
+        self._identity = identity
+        self._tokenizer = TextTokenizer(tokenizer, identity.max_input_tokens)
+        self._prompts = prompts
+        self._towers = towers
+        self._projection = projection
+        self._limits = limits
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._identity
+
+    @property
+    def default_batch_tokens(self) -> int:
+        return 16384 if self._towers.device.type == "cuda" else 1024
+
+    def prepare(
+        self,
+        inputs: Sequence[Input],
+        input_type: InputType | None,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
+    ) -> list[Item]:
+        places = [index for index, value in enumerate(inputs) if isinstance(value, str)]
+        texts = [value for value in inputs if isinstance(value, str)]
+        prompt = self._prompts.for_type(input_type)
+        try:
+            tokens = self._tokenizer.tokenise(texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint)
+        except InputTooLongError as error:
+            raise InputTooLongError(places[error.index], error.length, error.limit) from None
+        items = {place: Item(len(each.ids), each) for place, each in zip(places, tokens, strict=True)}
+        for index, value in enumerate(inputs):
+            if isinstance(value, ImageInput):
+                checkpoint()
+                items[index] = self._image(index, value)
+        return [items[index] for index in range(len(inputs))]
+
+    def embed(self, payloads: Sequence[object]) -> Matrix:
+        try:
+            result: Matrix = self._embed(payloads)
+            return result
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise OutOfMemoryError(str(error)) from error
+        except torch.AcceleratorError as error:
+            raise DeviceLostError(str(error)) from error
+
+    def _image(self, index: int, value: ImageInput) -> Item:
+        try:
+            pixels = Image.fromarray(decode(value.image, self._limits))
+        except UnusableImageError as error:
+            raise InvalidImageError(index, str(error)) from error
+        processed = self._towers.process(images=[pixels], return_tensors="np")["pixel_values"][0]
+        return Item(self._towers.image_tokens, processed, tiles=1)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def _embed(self, payloads: Sequence[object]) -> Matrix:
+        texts = {place: payload.ids for place, payload in enumerate(payloads) if isinstance(payload, TokenIds)}
+        images = {place: payload for place, payload in enumerate(payloads) if isinstance(payload, np.ndarray)}
+        parts = []
+        if texts:
+            parts.append(self._towers.texts(list(texts.values())))
+        if images:
+            parts.append(self._towers.images(list(images.values())))
+        vectors: Matrix = self._projection(torch.cat(parts).float()).cpu().numpy()
+        restored: Matrix = np.empty_like(vectors)
+        restored[[*texts, *images]] = vectors
+        return restored

@@ -1,0 +1,208 @@
+"""CLIP and SigLIP directories give what sentence-transformers gives for them, for texts and for images."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from embedding_runtime.engine.model import ImageInput, InputTooLongError, InvalidImageError, Matrix, Model, Truncation
+from embedding_runtime.errors import ModelLoadError
+from embedding_runtime.models.loader import LoadRequest, load_model
+from embedding_runtime.outputs.vectors import EmbeddingType, finish
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import BPE
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
+
+from tests.runtime.models.checkpoints import CORPUS, write_json
+from tests.runtime.models.vl_checkpoints import picture, png
+
+TEXTS = ["fox", "The quick brown fox jumps over the lazy dog.", "a vector is a list of numbers"]
+IMAGES = [picture(40, 30, seed=1), picture(17, 90, seed=2), picture(28, 28, seed=3)]
+_TEXT = {
+    "vocab_size": 400, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 40,
+}  # fmt: skip
+_VISION = {
+    "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28,
+    "patch_size": 7,
+}  # fmt: skip
+
+
+def tokenizer(*, padding: str) -> PreTrainedTokenizerFast:
+    model = Tokenizer(BPE(unk_token="<|end|>"))
+    model.normalizer = normalizers.Lowercase()
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    special = ["<|begin|>", "<|end|>", "<pad>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    model.train_from_iterator(CORPUS, trainers.BpeTrainer(
+        vocab_size=330, special_tokens=special, initial_alphabet=alphabet, show_progress=False))  # fmt: skip
+    model.post_processor = processors.TemplateProcessing(
+        "<|begin|> $A <|end|>", special_tokens=[("<|begin|>", 0), ("<|end|>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model, bos_token="<|begin|>", eos_token="<|end|>", pad_token=padding, model_max_length=40,
+        model_input_names=["input_ids"] if padding == "<pad>" else ["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+def build(directory: Path, family: str, **text: Any) -> Path:
+    """A plain Hugging Face directory with seeded weights."""
+    if family == "clip":
+        config = CLIPConfig(
+            text_config={**_TEXT, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1, **text},
+            vision_config=_VISION, projection_dim=20,
+        )  # fmt: skip
+        kind, processor, tokens = CLIPModel, CLIPImageProcessorPil, tokenizer(padding="<|end|>")
+    else:
+        config = SiglipConfig(text_config={**_TEXT, "pad_token_id": 2, **text}, vision_config=_VISION)
+        kind, processor, tokens = SiglipModel, SiglipImageProcessorPil, tokenizer(padding="<pad>")
+    torch.manual_seed(11)
+    model = kind(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            else:
+                parameter.normal_(0, 0.3 if parameter.dim() > 1 else 0.1)
+    model.save_pretrained(directory)
+    tokens.save_pretrained(directory)
+    size = {"shortest_edge": 28} if family == "clip" else {"height": 28, "width": 28}
+    options = {"crop_size": {"height": 28, "width": 28}} if family == "clip" else {}
+    processor(size=size, **options).save_pretrained(directory)
+    processor_class = "CLIPProcessor" if family == "clip" else "SiglipProcessor"
+    write_json(directory / "processor_config.json", {"processor_class": processor_class})
+    return directory
+
+
+def sentence_transformer(directory: Path, family: str, *, normalize: bool) -> Path:
+    """The same as sentence-transformers saves it today."""
+    base = "sentence_transformers.base.modules"
+    modules = [{"idx": 0, "name": "0", "path": "", "type": f"{base}.transformer.Transformer"}]
+    if normalize:
+        modules.append({"idx": 1, "name": "1", "path": "1_Normalize", "type": f"{base}.normalize.Normalize"})
+    write_json(directory / "modules.json", modules)
+    by = {name: {"method": f"get_{name}_features", "method_output_name": "pooler_output"} for name in ("text", "image")}
+    padding = {"processing_kwargs": {"text": {"padding": "max_length"}}} if family == "siglip" else {}
+    write_json(directory / "sentence_bert_config.json", {
+        "transformer_task": "feature-extraction", "modality_config": by, "module_output_name": "sentence_embedding",
+    } | padding)  # fmt: skip
+    return directory
+
+
+def load(directory: Path, **options: Any) -> Model:
+    request = LoadRequest(str(directory), cache=directory.parent / "cache", device="cpu", **options)
+    return load_model(request, lambda message: None)
+
+
+def vectors(model: Model, inputs: list[Any]) -> Matrix:
+    raw = model.embed([item.payload for item in model.prepare(inputs, None, Truncation.NONE)])
+    identity = model.identity
+    kind = EmbeddingType.FLOAT
+    return finish(raw, dimensions=identity.dimensions, normalized=identity.normalized, kind=kind)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_as_sentence_transformers(tmp_path: Path, family: str, normalize: bool) -> None:
+    directory = sentence_transformer(build(tmp_path / "model", family), family, normalize=normalize)
+    model = load(directory)
+    oracle = SentenceTransformer(str(directory), device="cpu", local_files_only=True)
+    expected = np.concatenate([oracle.encode(TEXTS), oracle.encode(IMAGES)])
+    inputs = [*TEXTS, *(ImageInput(png(image)) for image in IMAGES)]
+    together = vectors(model, inputs)
+    np.testing.assert_allclose(together, expected, atol=2e-5 if normalize else 2e-4)
+    alone = np.concatenate([vectors(model, [value]) for value in inputs])
+    np.testing.assert_allclose(together, alone, atol=1e-6 if normalize else 1e-5)
+    mixed = [5, 0, 3, 2, 1, 4]
+    np.testing.assert_allclose(vectors(model, [inputs[i] for i in mixed]), together[mixed], atol=1e-5)
+    identity = model.identity
+    assert (identity.modalities, identity.normalized) == (("text", "image"), normalize)
+    assert identity.dimensions == (20 if family == "clip" else 32)
+    assert identity.max_input_tokens == 40
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_other_layouts_of_the_same_model(tmp_path: Path, family: str) -> None:
+    """A plain directory is normalised; the module of old versions lies in a folder of its own. One space, one name."""
+    plain = build(tmp_path / "plain", family)
+    reference = load(plain)
+    modern = load(sentence_transformer(Path(shutil.copytree(plain, tmp_path / "modern")), family, normalize=True))
+    legacy = tmp_path / "legacy"
+    shutil.copytree(plain, legacy / "0_CLIPModel")
+    kind = "sentence_transformers.models"
+    write_json(legacy / "modules.json", [
+        {"idx": 0, "name": "0", "path": "0_CLIPModel", "type": f"{kind}.CLIPModel"},
+        {"idx": 1, "name": "1", "path": "1_Normalize", "type": f"{kind}.Normalize"},
+    ])  # fmt: skip
+    old = load(legacy)
+    inputs = [TEXTS[0], ImageInput(png(IMAGES[0]))]
+    for other in (modern, old):
+        np.testing.assert_array_equal(vectors(other, inputs), vectors(reference, inputs))
+        assert other.identity.fingerprint == reference.identity.fingerprint
+    assert load(build(tmp_path / "wider", family, num_hidden_layers=1)).identity.fingerprint != old.identity.fingerprint
+
+
+def test_clip_with_the_end_token_of_old_configurations(tmp_path: Path) -> None:
+    """A configuration that says 2 means the token with the largest id, which ends every text of such tokenizers."""
+    directory = build(tmp_path / "model", "clip", eos_token_id=2)
+    model = load(sentence_transformer(directory, "clip", normalize=True))
+    oracle = SentenceTransformer(str(directory), device="cpu", local_files_only=True)
+    for text in TEXTS:
+        np.testing.assert_allclose(vectors(model, [text]), oracle.encode([text]), atol=2e-5)
+
+
+def test_limits_and_errors(tmp_path: Path) -> None:
+    model = load(build(tmp_path / "model", "siglip"))
+    text = "number " * 60
+    with pytest.raises(InputTooLongError) as raised:
+        model.prepare([ImageInput(png(IMAGES[0])), "fox", text], None, Truncation.NONE)
+    assert (raised.value.index, raised.value.limit) == (2, 40)
+    items = model.prepare([text, ImageInput(png(IMAGES[0]))], None, Truncation.END)
+    assert [(item.tokens, item.tiles) for item in items] == [(40, 0), (16, 1)]
+    with pytest.raises(InvalidImageError) as broken:
+        model.prepare(["fox", ImageInput(b"no image")], None, Truncation.NONE)
+    assert broken.value.index == 1
+
+
+def test_grey_and_transparent_images(tmp_path: Path) -> None:
+    model = load(build(tmp_path / "model", "clip"))
+    for mode in ("L", "RGBA", "P"):
+        buffer = io.BytesIO()
+        image = IMAGES[0].convert(mode)
+        image.save(buffer, "PNG")
+        plain = Image.open(buffer).convert("RGB")
+        np.testing.assert_array_equal(
+            vectors(model, [ImageInput(buffer.getvalue())]), vectors(model, [ImageInput(png(plain))])
+        )
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda d: (d / "model.safetensors").unlink(), "model.safetensors is missing"),
+    (lambda d: (d / "preprocessor_config.json").unlink(), "preprocessor_config.json is missing"),
+    (lambda d: write_json(d / "sentence_bert_config.json", {"modality_config": {"image": {"method": "forward"}}}),
+     "sentence_bert_config.json: image by 'forward' is not supported"),
+    (lambda d: write_json(d / "modules.json", [
+        {"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+        {"path": "1", "type": "sentence_transformers.models.Pooling"}]), "must list a model of two towers first"),
+])  # fmt: skip
+def test_directories_that_cannot_be_served(tmp_path: Path, change: Any, message: str) -> None:
+    directory = sentence_transformer(build(tmp_path / "model", "clip"), "clip", normalize=True)
+    change(directory)
+    with pytest.raises(ModelLoadError, match=message):
+        load(directory)
