@@ -71,6 +71,10 @@ class Backbone:
         return hidden[0]
 
     def _forward_padded(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
+        parts = [self._forward_group(texts[group]) for group in similar([len(ids) for ids in texts])]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _forward_group(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
         lengths = [len(ids) for ids in texts]
         padding = getattr(self.architecture.config, "pad_token_id", None) or 0
         ids = np.full((len(texts), max(lengths)), padding, np.int64)
@@ -83,6 +87,22 @@ class Backbone:
             input_ids=to_device(torch.from_numpy(ids), self.device), attention_mask=kept
         ).last_hidden_state
         return hidden[kept.bool()]
+
+
+def similar(lengths: Sequence[int], most_padding: float = 0.2) -> list[slice]:
+    """Neighbours that are padded to one length together: as many as leave at most this part of what is computed to
+    padding. Texts of a batch come sorted by length."""
+    groups: list[slice] = []
+    begin = tokens = 0
+    longest = 0
+    for index, length in enumerate(lengths):
+        widest = max(longest, length)
+        if index > begin and tokens + length < (1 - most_padding) * widest * (index + 1 - begin):
+            groups.append(slice(begin, index))
+            begin, tokens, widest = index, 0, length
+        longest = widest
+        tokens += length
+    return [*groups, slice(begin, len(lengths))]
 
 
 def load_backbone(directory: Path, architecture: Architecture, dtype: torch.dtype, device: torch.device) -> Backbone:
