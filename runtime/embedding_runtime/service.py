@@ -168,6 +168,7 @@ def _load_request(settings: Settings) -> LoadRequest:
         precision=None if settings.precision is Precision.AUTO else settings.precision.lower(),
         device=None if settings.device is Device.AUTO else settings.device.lower(),
         expected_fingerprint=settings.expected_fingerprint,
+        threads=settings.threads,
         max_image_bytes=settings.max_image_bytes,
     )
 

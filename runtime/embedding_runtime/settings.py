@@ -26,7 +26,10 @@ PREFIX = "EMBEDDING_"
 
 
 class Precision(StrEnum):
-    """Numbers the model computes with. Auto: Float32 on CPU, BFloat16 on CUDA."""
+    """Numbers the model computes with.
+
+    Auto: BFloat16 (on CUDA else Float16) where the device is measured to be made for it, else Float32. Int8: CPUs only.
+    """
 
     AUTO = "Auto"
     FLOAT32 = "Float32"
@@ -114,8 +117,15 @@ class Settings(BaseSettings):
     )
     query_prompt: str | None = Field(default=None, description="Text put before queries [the model's].")
     passage_prompt: str | None = Field(default=None, description="Text put before passages [the model's].")
-    precision: Precision = Field(default=Precision.AUTO, description=f"{', '.join(Precision)}.")
+    precision: Precision = Field(
+        default=Precision.AUTO,
+        description=f"{', '.join(Precision)}. Auto measures which of Float32, BFloat16 and (on CUDA) Float16 is fast "
+        "here; Int8 is for CPUs and costs accuracy.",
+    )
     device: Device = Field(default=Device.AUTO, description=f"{', '.join(Device)}.")
+    threads: int | None = Field(
+        default=None, ge=1, description="Threads that compute a batch on a CPU [the container's processors]."
+    )
     max_wait_milliseconds: float = Field(
         default=10, ge=0, le=60_000, description="Longest wait of an idle engine for more requests to share a batch."
     )
@@ -179,6 +189,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 "--tls-cert-file (EMBEDDING_TLS_CERT_FILE) and --tls-key-file (EMBEDDING_TLS_KEY_FILE) "
                 "must be given together"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _int8_is_for_cpus(self) -> Settings:
+        if self.precision is Precision.INT8 and self.device is Device.CUDA:
+            raise ValueError(
+                "--precision Int8 (EMBEDDING_PRECISION) is for CPUs; use --device Cpu, or Auto, BFloat16 or Float16"
             )
         return self
 

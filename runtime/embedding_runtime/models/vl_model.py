@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedding_runtime.models.architecture import Architecture
-from embedding_runtime.models.attention import Packed
+from embedding_runtime.models.attention import pack
 from embedding_runtime.models.vl_config import VisionLanguage
 
 
@@ -86,10 +86,7 @@ class VisionLanguageModel:
 
     def _read(self, states: Tensor, lengths: Sequence[int]) -> Tensor:
         positions = np.concatenate([np.arange(length) for length in lengths])
-        bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        packed = Packed(
-            tuple(bounds.tolist()), torch.from_numpy(bounds).to(self.device), max(lengths), self.architecture.is_causal
-        )
+        packed = pack(lengths, self.device, causal=self.architecture.is_causal)
         hidden: Tensor = self.language(
             inputs_embeds=states[None], position_ids=torch.from_numpy(positions).to(self.device)[None], packed=packed
         ).last_hidden_state
