@@ -12,6 +12,7 @@ import typer
 
 from embedding_runtime import __version__
 from embedding_runtime.errors import EXIT_STATUSES, FatalError, SettingsError
+from embedding_runtime.openmp import wait_policy
 from embedding_runtime.settings import LogFormat, Settings, flag, load, origin, variable
 
 _STATUSES = "\n\n".join(f"{status}  {meaning}" for status, meaning in EXIT_STATUSES.items())
@@ -82,6 +83,7 @@ def _table(settings: Settings, flags: dict[str, Any]) -> str:
         value = getattr(settings, name)
         shown = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
         rows.append((name, shown or "-", origin(name, flags)))
+    rows.append(wait_policy(os.environ))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}" for name, value, source in rows)
 
