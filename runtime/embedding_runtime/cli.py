@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from embedding_runtime import __version__
-from embedding_runtime.errors import EXIT_STATUSES, FatalError
+from embedding_runtime.errors import EXIT_STATUSES, FatalError, SettingsError
 from embedding_runtime.openmp import wait_policy
 from embedding_runtime.settings import LogFormat, Settings, flag, load, origin, variable
 
@@ -40,7 +40,7 @@ def _serve(alias: list[str] | None = None, **flags: Any) -> None:
         flags["model_aliases"] = tuple(alias)
     try:
         settings = load(flags)
-        if os.environ.get("SHOW_CONFIG", "0").lower() in ("1", "true"):
+        if _is_show_config():
             typer.echo(_table(settings, flags))
             return
         set_up_logging(as_json=settings.log_format is LogFormat.JSON, level=settings.log_level)
@@ -55,12 +55,21 @@ def _serve(alias: list[str] | None = None, **flags: Any) -> None:
         raise typer.Exit(FatalError.exit_status) from None
 
 
+def _is_show_config() -> bool:
+    """Whether NIM's SHOW_CONFIG asks to print the settings. Raises SettingsError for a value that says neither."""
+    value = os.environ.get("SHOW_CONFIG", "").lower()
+    if value not in ("", "0", "false", "1", "true"):
+        raise SettingsError(f"SHOW_CONFIG must be 1, true, 0 or false, not {value!r}")
+    return value in ("1", "true")
+
+
 def _settings(alias: list[str] | None = None, **flags: Any) -> None:
     from embedding_runtime.service import report
 
     if alias:
         flags["model_aliases"] = tuple(alias)
     try:
+        _is_show_config()
         typer.echo(_table(load(flags), flags))
     except FatalError as error:
         report(error)

@@ -127,7 +127,11 @@ class Settings(BaseSettings):
         default=None, ge=1, description="Threads that compute a batch on a CPU [the container's processors]."
     )
     max_wait_milliseconds: float = Field(
-        default=10, ge=0, le=60_000, description="Longest wait of an idle engine for more requests to share a batch."
+        default=10,
+        ge=0,
+        allow_inf_nan=False,
+        le=60_000,
+        description="Longest wait of an idle engine for more requests to share a batch.",
     )
     max_batch_tokens: int | None = Field(default=None, ge=1, description="Token budget of a batch [by device].")
     max_batch_tiles: int | None = Field(default=None, ge=1, description="Most tiles of images in a batch [by device].")
@@ -149,9 +153,11 @@ class Settings(BaseSettings):
     image_workers: int | None = Field(
         default=None, ge=1, le=64, description="Images decoded at a time [half the processors, at most 8]."
     )
-    request_timeout_seconds: float = Field(default=120, gt=0, description="Longest a request may wait for its answer.")
+    request_timeout_seconds: float = Field(
+        default=120, gt=0, allow_inf_nan=False, description="Longest a request may wait for its answer."
+    )
     drain_timeout_seconds: float = Field(
-        default=30, ge=0, description="After SIGTERM, longest time to go on answering requests."
+        default=30, ge=0, allow_inf_nan=False, description="After SIGTERM, longest time to go on answering requests."
     )
     api_keys_dir: Path | None = Field(
         default=None, description="Directory with one file per client (name: the client, content: its key) [open]."
