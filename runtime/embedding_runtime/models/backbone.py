@@ -22,6 +22,9 @@ from embedding_runtime.models.weights import find_weights
 # What embedding does not use: poolers and language-model heads may be absent, or be there and stay unread.
 _UNUSED = re.compile(r"(^|\.)(pooler|lm_head|cls|classifier|position_ids|rotary_emb\.inv_freq)(\.|$)")
 
+# Batches of more tokens than the first are filled up to a multiple of the second.
+_FEW, _ROUND = 64, 16
+
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
@@ -58,6 +61,9 @@ class Backbone:
         return self._forward_packed(texts) if self.architecture.packed else self._forward_padded(texts)
 
     def _forward_packed(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
+        tokens = sum(len(ids) for ids in texts)
+        if self.device.type == "cpu" and (filler := filling(tokens)):
+            texts = [*texts, np.zeros(filler, np.int32)]
         lengths = [len(ids) for ids in texts]
         starts = np.cumsum([0, *lengths[:-1]])
         positions = np.arange(sum(lengths)) - np.repeat(starts, lengths) + self.architecture.position_offset
@@ -66,9 +72,9 @@ class Backbone:
         packed = pack(lengths, self.device, causal=self.architecture.is_causal)
         if isinstance(self.module, BertEncoder):
             states: Tensor = self.module(ids, places, packed)
-            return states
+            return states[:tokens]
         hidden: Tensor = self.module(input_ids=ids[None], position_ids=places[None], packed=packed).last_hidden_state
-        return hidden[0]
+        return hidden[0, :tokens]
 
     def _forward_padded(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
         parts = [self._forward_group(texts[group]) for group in similar([len(ids) for ids in texts])]
@@ -87,6 +93,15 @@ class Backbone:
             input_ids=to_device(torch.from_numpy(ids), self.device), attention_mask=kept
         ).last_hidden_state
         return hidden[kept.bool()]
+
+
+def filling(tokens: int) -> int:
+    """How many tokens of no text make a batch's number a round one, on a CPU.
+
+    oneDNN compiles code for every number of rows it meets and keeps it: hundreds of megabytes after as many different
+    batches. Lone short texts are left as they are, because there each token costs.
+    """
+    return 0 if tokens <= _FEW else -tokens % _ROUND
 
 
 def similar(lengths: Sequence[int], most_padding: float = 0.2) -> list[slice]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from embedding_runtime.engine.model import Model, Truncation
 from embedding_runtime.models.architecture import PACKED
-from embedding_runtime.models.backbone import similar
+from embedding_runtime.models.backbone import filling, similar
 from embedding_runtime.models.loader import LoadRequest, load_model
 from embedding_runtime.outputs.vectors import EmbeddingType, finish
 from numpy.typing import NDArray
@@ -121,3 +121,8 @@ def test_pooling(tmp_path: Path, pooling: str) -> None:
     stock = build(tmp_path, FAMILIES[0])
     add_modules(tmp_path, pooling)
     np.testing.assert_allclose(vectors(load(tmp_path), TEXTS), oracle(stock, tmp_path, TEXTS, pooling), atol=2e-6)
+
+
+@pytest.mark.parametrize(("tokens", "rows"), [(1, 1), (16, 16), (64, 64), (65, 80), (80, 80), (511, 512), (512, 512)])
+def test_large_batches_have_few_different_sizes(tokens: int, rows: int) -> None:
+    assert tokens + filling(tokens) == rows
