@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +66,30 @@ def test_download_with_progress_then_restart_without_the_hub(it: Hub, tmp_path: 
         again = httpx.get(f"{process.url}/v1/manifest").json()["model"]
         assert again["fingerprint"] == manifest["fingerprint"]
     assert os.listdir(tmp_path / "home") == []
+
+
+def test_sigterm_ends_a_stalled_download_at_once(it: Hub, tmp_path: Path) -> None:
+    """The client's own threads wait for the hub; the process must not wait for them."""
+    it.hold.clear()
+    try:
+        with server("--model", NAME, "--revision", COMMIT, environment=environment(it, tmp_path)) as process:
+            url = process.wait_for_port()
+
+            def downloading() -> bool:
+                return bool(httpx.get(f"{url}/v1/health/ready").json()["message"].startswith("downloading"))
+
+            wait_until(downloading, 60, "download")
+            began = time.monotonic()
+            process.process.send_signal(signal.SIGTERM)
+            assert process.wait_for_exit(30) == 0
+            assert time.monotonic() - began < 5
+            assert process.lines[-1].endswith("stopped")
+            it.hold.set()
+        # What was left half way is no obstacle to the next start.
+        with server("--model", NAME, "--revision", COMMIT, environment=environment(it, tmp_path)) as process:
+            process.wait_until_ready()
+    finally:
+        it.hold.set()
 
 
 def test_an_unknown_revision_and_repository_are_named(it: Hub, tmp_path: Path) -> None:
