@@ -10,10 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
+from embedding_runtime.models import source
 
 from tests.runtime.helpers import server, wait_until
 from tests.runtime.hub import COMMIT, Hub, hub
-from tests.runtime.models.checkpoints import add_modules, build, family
+from tests.runtime.models.checkpoints import HIDDEN, add_modules, build, family, write_json
 
 NAME = "acme/tiny"
 
@@ -110,3 +112,29 @@ def test_a_gated_repository_says_what_to_do(it: Hub, tmp_path: Path) -> None:
             assert "give HF_TOKEN" in process.lines[-1]
     finally:
         it.gated = False
+
+
+def test_pickled_weights_of_one_module_beside_safetensors_of_another(tmp_path: Path) -> None:
+    """Each folder decides by itself: many repositories were converted at their root only."""
+    directory = tmp_path / "repository"
+    directory.mkdir()
+    build(directory, family("bert"))
+    add_modules(directory, "mean", "Dense")
+    write_json(directory / "2_Dense/config.json", {"in_features": HIDDEN, "out_features": 16, "bias": False})
+    torch.save({"linear.weight": torch.randn(16, HIDDEN)}, directory / "2_Dense/pytorch_model.bin")
+    (directory / "pytorch_model.bin").write_bytes(b"the same weights again")
+    cache = tmp_path / "cache"
+    with hub(NAME, directory) as it:
+        variables = environment(it, tmp_path)
+        with server("--model", NAME, "--revision", COMMIT, environment=variables) as process:
+            process.wait_until_ready()
+            manifest = httpx.get(f"{process.url}/v1/manifest").json()["model"]
+        assert manifest["dimensions"] == 16
+        fetched = {request for request in it.requests if request.startswith("GET") and request.endswith(".bin")}
+        assert len(fetched) == 1
+        assert "2_Dense" in fetched.pop()
+    # Whole: served without a hub. The module's weights missing: not taken for whole.
+    found = source._already_downloaded(NAME, COMMIT, cache)
+    assert found is not None
+    (found / "2_Dense/pytorch_model.bin").unlink()
+    assert source._already_downloaded(NAME, COMMIT, cache) is None

@@ -101,6 +101,17 @@ def read_modules(directory: Path) -> list[tuple[str, Path]] | None:
     return [pair for pair in (_parse(directory, module) for module in modules) if pair[0] != "Dropout"]
 
 
+def weight_folders(directory: Path) -> list[Path]:
+    """The folders that must hold weights: the directory itself, or those of its modules that have some.
+
+    Raises DirectoryError for a module that is not known.
+    """
+    modules = read_modules(directory)
+    if modules is None:
+        return [directory]
+    return [path for kind, path in modules if kind not in ("Pooling", "Normalize")]
+
+
 def read_meta(directory: Path) -> dict[str, Any]:
     """config_sentence_transformers.json, of a model that gives one vector for an input."""
     meta = read_object(directory, "config_sentence_transformers.json") or {}
