@@ -14,7 +14,7 @@ from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout
 from embedding_runtime.models.modules import Dense, LayerNorm
 from embedding_runtime.models.preload import preload_torch
 from embedding_runtime.models.processors import usable_processors
-from embedding_runtime.models.profiles import is_nvidia_bidirectional, profile
+from embedding_runtime.models.profiles import is_nvidia_bidirectional, profile, trained_sizes
 from embedding_runtime.models.source import Progress, Source, resolve
 from embedding_runtime.models.vl_config import is_vision_language
 from embedding_runtime.models.weights import find_weights
@@ -47,11 +47,14 @@ def plan(request: LoadRequest, source: Source) -> Layout:
     """
     layout = read_layout(source.directory)
     config = require_object(layout.transformer if layout else source.directory, "config.json")
+    names = (request.served_name or "", source.name)
     if layout is None:
-        layout = profile(source.directory, config, (request.served_name or "", source.name), request.pooling)
-    elif is_nvidia_bidirectional(config) and layout.default_prompt is None and layout.query_prompt:
-        # What NIM does for its prefix models when a request does not say what the text is.
-        layout = replace(layout, default_prompt="query")
+        layout = profile(source.directory, config, names, request.pooling)
+    elif is_nvidia_bidirectional(config, names):
+        layout = replace(layout, matryoshka=layout.matryoshka or trained_sizes(config))
+        if layout.default_prompt is None and layout.query_prompt:
+            # What NIM does for its prefix models when a request does not say what the text is.
+            layout = replace(layout, default_prompt="query")
     if request.pooling is not None:
         layout = replace(layout, poolings=(request.pooling,))
     prompts = dict(layout.prompts)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from embedding_runtime.engine.model import InputTooLongError, InputType, Model, Truncation
+from embedding_runtime.engine.model import InputTooLongError, InputType, Model, Pooling, Truncation
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
 from embedding_runtime.models.attention import Packed
 from embedding_runtime.models.tokenizer import TokenIds
@@ -282,6 +282,46 @@ class TestNvidia:
         build(tmp_path, family("llama-bidirectional"), hidden_size=512, head_dim=128)
         edit(tmp_path / "config.json", model_type="llama_bidirec", pooling="avg")
         assert load(tmp_path).identity.supported_dimensions == (384, 512)
+
+        add_modules(tmp_path, embedding_dimension=512)
+        prompts = {"query": "query: ", "document": "passage: "}
+        write_json(tmp_path / "config_sentence_transformers.json", {"prompts": prompts})
+        with_modules = load(tmp_path)
+        assert with_modules.identity.supported_dimensions == (384, 512)
+        untyped, query = (with_modules.prepare(["fox"], kind, Truncation.NONE)[0] for kind in (None, InputType.QUERY))
+        assert untyped.key == query.key
+        write_json(tmp_path / "config_sentence_transformers.json", {"matryoshka_dimensions": [128]})
+        assert load(tmp_path).identity.supported_dimensions == (128, 512)
+
+    @pytest.mark.parametrize(
+        ("kind", "changes", "name"),
+        [
+            ("ministral3-bidirectional", {"pooling": "avg"}, "nvidia/nemotron-3-embed-1b"),
+            ("ministral3-bidirectional", {"model_type": "ministral3_bidirec", "pooling": "avg"}, "m"),
+        ],
+    )
+    def test_ministral_has_its_full_size_only(
+        self, tmp_path: Path, kind: str, changes: dict[str, Any], name: str
+    ) -> None:
+        build(tmp_path, family(kind), hidden_size=512, head_dim=128)
+        edit(tmp_path / "config.json", is_causal=False, **changes)
+        model = load(tmp_path, served_name=name)
+        assert (model.identity.supported_dimensions, model.identity.prompts["query"]) == ((512,), "query: ")
+
+    @pytest.mark.parametrize("kind", ["llama-bidirectional", "mistral-bidirectional"])
+    def test_a_decoder_of_somebody_else_gets_no_prompts_of_nvidia(self, tmp_path: Path, kind: str) -> None:
+        directory = tmp_path / "somebody"
+        build(directory, family(kind), hidden_size=512, head_dim=128)
+        edit(directory / "config.json", is_causal=False)
+        assert "--pooling" in reason(directory)
+        identity = load(directory, pooling=Pooling.MEAN).identity
+        assert (identity.supported_dimensions, dict(identity.prompts)) == ((512,), {})
+        add_modules(directory, embedding_dimension=512)
+        write_json(directory / "config_sentence_transformers.json", {"prompts": {"query": "Q: ", "document": "D: "}})
+        model = load(directory)
+        assert model.identity.supported_dimensions == (512,)
+        untyped, query = (model.prepare(["fox"], kind, Truncation.NONE)[0] for kind in (None, InputType.QUERY))
+        assert untyped.tokens < query.tokens
 
     def test_the_pooling_must_be_named(self, bidirec: tuple[Path, Any]) -> None:
         edit(bidirec[0] / "config.json", pooling=None)
