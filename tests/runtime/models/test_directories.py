@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from embedding_runtime.engine.model import InputTooLongError, InputType, Model, Pooling, Truncation
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
 from embedding_runtime.models.attention import Packed
 from embedding_runtime.models.tokenizer import TokenIds
 from safetensors.torch import load_file, save_file
 
-from tests.runtime.models.checkpoints import HIDDEN, TEXTS, add_modules, build, family, write_json
+from tests.runtime.models.checkpoints import HIDDEN, TEXTS, add_modules, build, byte_level, family, write_json
 from tests.runtime.models.test_families import load, oracle, vectors
 
 
@@ -414,6 +415,29 @@ def spoil(directory: Path) -> None:
 def test_refusals(copy: Path, damage: Any, words: str) -> None:
     damage(copy)
     assert words in reason(copy)
+
+
+def towers(**more: Any) -> dict[str, Any]:
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"vocab_size": 400, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    return {"text_config": shape | text, "vision_config": shape | {"image_size": 32, "patch_size": 16}} | more
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "words"),
+    [
+        ("CLIP", towers(projection_dim=16), "leave --pooling (EMBEDDING_POOLING) out"),
+        ("ChineseCLIP", towers(projection_dim=16), "model type 'chinese_clip' has no hidden state for each token"),
+        ("ViT", towers()["vision_config"], "model type 'vit' has no hidden state for each token"),
+        ("T5", {"vocab_size": 400, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
+         "model type 't5' is an encoder-decoder"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_pooled_is_refused(tmp_path: Path, kind: str, config: dict[str, Any], words: str) -> None:
+    getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**config)).save_pretrained(tmp_path)
+    byte_level().save_pretrained(tmp_path)
+    write_json(tmp_path / "preprocessor_config.json", {"size": 32})
+    assert words in reason(tmp_path, pooling=Pooling.LAST_TOKEN)
 
 
 def test_paths_out_of_the_directory_are_refused(copy: Path) -> None:
