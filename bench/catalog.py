@@ -107,7 +107,7 @@ def tei(sources: Sources, batch_tokens: int | None) -> ServerSpec:
     """text-embeddings-inference, when its program is given; its default token budget, or one that suits a CPU."""
     assert sources.tei is not None
     program = sources.tei.resolve()
-    if not os.access(program, os.X_OK):
+    if not program.is_file() or not os.access(program, os.X_OK):
         raise BenchError(f"TEI={sources.tei} is no program; give the path of text-embeddings-router")
     model = model_with_onnx(sources.model, environment("infinity"))
     version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip()

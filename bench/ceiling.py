@@ -19,9 +19,7 @@ from embedding_runtime.models.loader import LoadRequest, load_model
 
 from bench.jobs import BEGIN, END, Job, Tally
 from bench.texts import vocabulary
-from bench.workloads import WORKLOADS, requests
-
-_TEXTS = 4096
+from bench.workloads import requests, texts_in_flight
 
 
 def packs(items: Sequence[Item], budget: int) -> Iterator[list[Item]]:
@@ -52,8 +50,8 @@ def embed(model: Model, items: Sequence[Item], budget: int) -> int:
 
 def run(model: Model, budget: int, job: Job, words: Sequence[str], say: Callable[[str], None]) -> Tally:
     """Do one job."""
-    in_flight = (job.texts_per_request or WORKLOADS[job.workload].texts_per_request) * job.concurrency
-    flat = [text for request in requests(job, max(_TEXTS, in_flight), words) for text in request]
+    in_flight = texts_in_flight(job)
+    flat = [text for request in requests(job, words) for text in request]
     batches = [flat[start : start + in_flight] for start in range(0, len(flat) - in_flight + 1, in_flight)]
     ready = [prepare(model, batch) for batch in batches] if job.prepared else []
     turns = itertools.cycle(range(len(batches)))

@@ -20,8 +20,6 @@ from bench.jobs import BEGIN, END, Job, Tally
 from bench.texts import vocabulary
 from bench.workloads import body, requests
 
-# More than are ever in flight, so that no text is in flight twice.
-_TEXTS = 4096
 _DRAIN_SECONDS = 30.0
 _BACK_OFF_SECONDS = 0.05
 
@@ -174,7 +172,7 @@ def _messages(job: Job) -> Iterator[tuple[bytes, int]]:
     """Whole HTTP messages with the number of texts in each, over and over."""
     made = [
         (message(job.path, job.host, job.port, body(job, texts)), len(texts))
-        for texts in requests(job, _TEXTS, vocabulary(Path(job.model)))
+        for texts in requests(job, vocabulary(Path(job.model)))
     ]
     return itertools.cycle(made)
 

@@ -11,6 +11,7 @@ import orjson
 from bench.jobs import Job
 from bench.texts import SHORT_TOKENS, exact_texts, mixed_texts
 
+_TEXTS = 4096
 # Served by every server of a run under this name.
 MODEL_NAME = "minilm"
 
@@ -46,11 +47,18 @@ PASSAGES = Workload("passages", "32 mixed passages a request, 8 in flight", Leng
 WORKLOADS = {workload.name: workload for workload in (*COMPARED, QUERY, PASSAGES)}
 
 
-def requests(job: Job, total: int, words: Sequence[str]) -> list[list[str]]:
-    """The texts of a job's requests, about `total` of them altogether."""
+def texts_in_flight(job: Job) -> int:
+    """How many texts a job in closed loop has in flight."""
+    return (job.texts_per_request or WORKLOADS[job.workload].texts_per_request) * job.concurrency
+
+
+def requests(job: Job, words: Sequence[str]) -> list[list[str]]:
+    """The texts of a job's requests: thousands, fewer of long ones, before they come again."""
     workload = WORKLOADS[job.workload]
     size = job.texts_per_request or workload.texts_per_request
-    count = max(1, total // size) * size
+    # Never so few that a text is in flight twice.
+    total = max(2 * texts_in_flight(job), _TEXTS // max(1, job.tokens // 32))
+    count = -(-total // size) * size
     if job.tokens:
         flat = exact_texts(count, job.tokens, words, job.seed)
     elif workload.lengths is Lengths.SHORT:

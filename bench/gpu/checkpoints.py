@@ -16,7 +16,7 @@ from bench.gpu.shapes import Shape
 
 _CONSONANTS, _VOWELS = "bcdfghjklmnpqrstvwxz", "aeiou"
 _SPECIAL = {"bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), "llama": ("<|begin|>", "<|end|>")}
-_WORDS = 8000
+_WORDS = 4000
 
 
 def words() -> Iterator[str]:

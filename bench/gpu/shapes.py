@@ -54,4 +54,5 @@ def tiny(shape: Shape) -> Shape:
     return replace(
         shape, name=f"{shape.name}-tiny", title=f"{shape.title} (tiny)", hidden=64, layers=2, heads=4,
         key_value_heads=4 if shape.kind == "bert" else 2, intermediate=128,
+        vocabulary=9000,
     )  # fmt: skip

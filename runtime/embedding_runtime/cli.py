@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from embedding_runtime import __version__
-from embedding_runtime.errors import EXIT_STATUSES, FatalError
+from embedding_runtime.errors import EXIT_STATUSES, FatalError, SettingsError
+from embedding_runtime.openmp import wait_policy
 from embedding_runtime.settings import LogFormat, Settings, flag, load, origin, variable
 
 _STATUSES = "\n\n".join(f"{status}  {meaning}" for status, meaning in EXIT_STATUSES.items())
@@ -38,7 +39,7 @@ def _serve(alias: list[str] | None = None, **flags: Any) -> None:
         flags["model_aliases"] = tuple(alias)
     try:
         settings = load(flags)
-        if os.environ.get("SHOW_CONFIG", "0").lower() in ("1", "true"):
+        if _is_show_config():
             typer.echo(_table(settings, flags))
             return
         set_up_logging(as_json=settings.log_format is LogFormat.JSON, level=settings.log_level)
@@ -53,12 +54,21 @@ def _serve(alias: list[str] | None = None, **flags: Any) -> None:
     leave(0)
 
 
+def _is_show_config() -> bool:
+    """Whether NIM's SHOW_CONFIG asks to print the settings. Raises SettingsError for a value that says neither."""
+    value = os.environ.get("SHOW_CONFIG", "").lower()
+    if value not in ("", "0", "false", "1", "true"):
+        raise SettingsError(f"SHOW_CONFIG must be 1, true, 0 or false, not {value!r}")
+    return value in ("1", "true")
+
+
 def _settings(alias: list[str] | None = None, **flags: Any) -> None:
     from embedding_runtime.service import report
 
     if alias:
         flags["model_aliases"] = tuple(alias)
     try:
+        _is_show_config()
         typer.echo(_table(load(flags), flags))
     except FatalError as error:
         report(error)
@@ -72,6 +82,7 @@ def _table(settings: Settings, flags: dict[str, Any]) -> str:
         value = getattr(settings, name)
         shown = ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
         rows.append((name, shown or "-", origin(name, flags)))
+    rows.append(wait_policy(os.environ))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}" for name, value, source in rows)
 

@@ -22,7 +22,7 @@ from embedding_runtime.api.listening import check_certificate, listen, raise_fil
 from embedding_runtime.api.server import Server, ServerSettings
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.engine.engine import Engine
-from embedding_runtime.engine.model import Padding
+from embedding_runtime.engine.model import Padding, Seeing
 from embedding_runtime.engine.policy import Limits
 from embedding_runtime.errors import FatalError, SettingsError
 from embedding_runtime.models.loader import LoadRequest, load_model
@@ -116,6 +116,8 @@ def _load(settings: Settings, state: ServiceState, metrics: Metrics, server: Ser
         limits = Limits(
             max_batch_tokens=settings.max_batch_tokens or model.default_batch_tokens,
             max_batch_items=settings.max_batch_items,
+            max_batch_tiles=settings.max_batch_tiles
+            or (model.default_batch_tiles if isinstance(model, Seeing) else None),
             max_queued_tokens=settings.max_queued_tokens,
             max_queued_requests=settings.max_queued_requests,
             max_wait=settings.max_wait_milliseconds / 1000,
@@ -167,6 +169,7 @@ def _load_request(settings: Settings) -> LoadRequest:
         precision=None if settings.precision is Precision.AUTO else settings.precision.lower(),
         device=None if settings.device is Device.AUTO else settings.device.lower(),
         expected_fingerprint=settings.expected_fingerprint,
+        threads=settings.threads,
         max_image_bytes=settings.max_image_bytes,
     )
 

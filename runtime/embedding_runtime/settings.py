@@ -26,7 +26,10 @@ PREFIX = "EMBEDDING_"
 
 
 class Precision(StrEnum):
-    """Numbers the model computes with. Auto: Float32 on CPU, BFloat16 on CUDA."""
+    """Numbers the model computes with.
+
+    Auto: BFloat16 (on CUDA else Float16) where the device is measured to be made for it, else Float32. Int8: CPUs only.
+    """
 
     AUTO = "Auto"
     FLOAT32 = "Float32"
@@ -114,12 +117,24 @@ class Settings(BaseSettings):
     )
     query_prompt: str | None = Field(default=None, description="Text put before queries [the model's].")
     passage_prompt: str | None = Field(default=None, description="Text put before passages [the model's].")
-    precision: Precision = Field(default=Precision.AUTO, description=f"{', '.join(Precision)}.")
+    precision: Precision = Field(
+        default=Precision.AUTO,
+        description=f"{', '.join(Precision)}. Auto measures which of Float32, BFloat16 and (on CUDA) Float16 is fast "
+        "here; Int8 is for CPUs and costs accuracy.",
+    )
     device: Device = Field(default=Device.AUTO, description=f"{', '.join(Device)}.")
+    threads: int | None = Field(
+        default=None, ge=1, description="Threads that compute a batch on a CPU [the container's processors]."
+    )
     max_wait_milliseconds: float = Field(
-        default=10, ge=0, le=60_000, description="Longest wait of an idle engine for more requests to share a batch."
+        default=10,
+        ge=0,
+        allow_inf_nan=False,
+        le=60_000,
+        description="Longest wait of an idle engine for more requests to share a batch.",
     )
     max_batch_tokens: int | None = Field(default=None, ge=1, description="Token budget of a batch [by device].")
+    max_batch_tiles: int | None = Field(default=None, ge=1, description="Most tiles of images in a batch [by device].")
     max_batch_items: int = Field(default=1024, ge=1, description="Most inputs in a batch.")
     max_queued_tokens: int = Field(
         default=1_000_000, ge=1, description="Tokens that may wait; beyond that requests get 429 with retry-after."
@@ -138,9 +153,11 @@ class Settings(BaseSettings):
     image_workers: int | None = Field(
         default=None, ge=1, le=64, description="Images decoded at a time [half the processors, at most 8]."
     )
-    request_timeout_seconds: float = Field(default=120, gt=0, description="Longest a request may wait for its answer.")
+    request_timeout_seconds: float = Field(
+        default=120, gt=0, allow_inf_nan=False, description="Longest a request may wait for its answer."
+    )
     drain_timeout_seconds: float = Field(
-        default=30, ge=0, description="After SIGTERM, longest time to go on answering requests."
+        default=30, ge=0, allow_inf_nan=False, description="After SIGTERM, longest time to go on answering requests."
     )
     api_keys_dir: Path | None = Field(
         default=None, description="Directory with one file per client (name: the client, content: its key) [open]."
@@ -178,6 +195,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 "--tls-cert-file (EMBEDDING_TLS_CERT_FILE) and --tls-key-file (EMBEDDING_TLS_KEY_FILE) "
                 "must be given together"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _int8_is_for_cpus(self) -> Settings:
+        if self.precision is Precision.INT8 and self.device is Device.CUDA:
+            raise ValueError(
+                "--precision Int8 (EMBEDDING_PRECISION) is for CPUs; use --device Cpu, or Auto, BFloat16 or Float16"
             )
         return self
 

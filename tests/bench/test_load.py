@@ -63,18 +63,21 @@ def test_texts_are_exactly_as_long_as_they_say() -> None:
 def test_texts_are_the_same_for_every_server_and_do_not_repeat() -> None:
     words = vocabulary(MODEL)
     job = replace(JOB, workload=BULK.name)
-    assert requests(job, 320, words) == requests(job, 320, words)
-    flat = [text for request in requests(replace(JOB, workload=MIXED.name), 4096, words) for text in request]
+    assert requests(job, words) == requests(job, words)
+    flat = [text for request in requests(replace(JOB, workload=MIXED.name), words) for text in request]
     # Texts of one or two words may come twice among thousands.
     assert len(set(flat)) > 0.98 * len(flat)
-    assert {len(request) for request in requests(job, 320, words)} == {32}
+    assert {len(request) for request in requests(job, words)} == {32}
 
 
 def test_a_job_may_ask_for_other_requests_than_its_workload() -> None:
     words = vocabulary(MODEL)
     job = replace(JOB, tokens=50, texts_per_request=8, encoding="base64")
-    made = requests(job, 64, words)
-    assert (len(made), len(made[0]), len(made[0][0].split())) == (8, 8, 48)
+    made = requests(job, words)
+    assert {len(request) for request in made} == {8}
+    assert len(made[0][0].split()) == 48
+    many = replace(job, tokens=512, concurrency=1000)
+    assert sum(map(len, requests(many, words))) == 16_000
     assert b'"encoding_format":"base64"' in body(job, made[0])
     assert b"input_type" not in body(JOB, ["a"])
     assert b'"input_type":"query"' in body(replace(JOB, workload="query"), ["a"])

@@ -64,7 +64,7 @@ def _ask(connection: Connection, body: bytes, items: int, counts: Counts) -> Non
 
 
 @contextmanager
-def constant_load(url: str, *, model: str, threads: int = 4, pause: float = 0.02) -> Iterator[Counts]:
+def constant_load(url: str, *, model: str, threads: int = 4, pause: float = 0.03) -> Iterator[Counts]:
     """Requests while the block runs: each thread on its own connection, one after another, `pause` seconds between."""
     counts, over = Counts(), threading.Event()
     body = json.dumps({"model": model, "input": ["are you there?"], "input_type": "query"}).encode()

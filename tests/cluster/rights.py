@@ -78,11 +78,12 @@ def rules_for(account: str, namespace: str, objects: Iterable[Object]) -> list[R
 
 
 def requests_of(events: Iterable[Object]) -> list[Request]:
-    """Requests about resources. A server-side apply that made its object (201) needed `create` as well as `patch`."""
+    """Requests about resources. A server-side apply that made its object (201) needed `create` as well as `patch`.
+    A watch counts when it begins."""
     found = []
     for event in events:
         target = event.get("objectRef")
-        if event["stage"] != "ResponseComplete" or not target or not target.get("resource"):
+        if not target or not target.get("resource"):
             continue
         resource = "/".join(part for part in (target["resource"], target.get("subresource")) if part)
         status = event.get("responseStatus", {}).get("code")

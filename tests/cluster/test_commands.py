@@ -46,7 +46,9 @@ def test_status_is_a_page_for_people(services: Services) -> None:
     services.wait_reason("Suspended")
     page = services.cluster.run(PROGRAM, "status", "minilm", "--namespace", services.namespace).stdout
     assert f"http://minilm.{services.namespace}.svc:8000/v1" in page
+    assert page.startswith(f"{services.namespace}/minilm: not ready: Suspended, 0 of 0 Pods")
     assert "✗ Ready" in page
+    assert "- ScalingActive" in page
     assert "✓ Applied" in page
     assert "Suspended" in page
     missing = services.cluster.run(PROGRAM, "status", "nobody", "--namespace", services.namespace, check=False)

@@ -199,7 +199,8 @@ def test_a_process_that_hangs_is_told_and_forgotten_when_it_goes_on(services: Se
 @pytest.mark.tells("ModelDownloading", "ModelLoading", "ProbeFailed")
 def test_loading_progress_is_told_and_a_start_that_takes_too_long(services: Services) -> None:
     def from_hub(hub: ModelHub, seconds: int) -> dict[str, Any]:
-        return service(runtime={"env": [{"name": "HF_ENDPOINT", "value": hub.url}], "startupTimeoutSeconds": seconds})
+        env = [{"name": "HF_ENDPOINT", "value": hub.url}]
+        return service(runtime={"env": env, "startupTimeoutSeconds": seconds, "drainTimeoutSeconds": 0})
 
     repositories = {MINILM: minilm_directory()}
     with ModelHub(repositories, commit=MINILM_COMMIT, bytes_per_second=12e6) as hub, history(services) as statuses:
@@ -211,7 +212,7 @@ def test_loading_progress_is_told_and_a_start_that_takes_too_long(services: Serv
     assert messages(statuses, "ModelLoading")
     with ModelHub(repositories, commit=MINILM_COMMIT, bytes_per_second=1e6) as hub:
         services.apply(from_hub(hub, 30))
-        condition = services.wait_reason("ProbeFailed", timeout=60)
+        condition = services.wait_reason("ProbeFailed", timeout=120)
     assert "failed startup probe" in condition["message"]
     # The Pod from before serves on all the while.
     assert services.condition("Available")["status"] == "True"

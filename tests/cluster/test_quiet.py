@@ -41,7 +41,7 @@ def since(services: Services, start: datetime) -> list[dict[str, Any]]:
         for event in services.cluster.audit_events(OPERATOR_USER)
         if event["stage"] == "ResponseComplete"
         and moment(event) >= start
-        and event["objectRef"].get("namespace") in (None, services.namespace)
+        and event.get("objectRef", {"namespace": ""}).get("namespace") in (None, services.namespace)
     ]
 
 

@@ -47,17 +47,26 @@ def own() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def everybody() -> Iterator[dict[str, Replica]]:
+    """Every replica that was started; they end with the module."""
+    started: dict[str, Replica] = {}
+    yield started
+    for replica in started.values():
+        replica.end()
+
+
 @pytest.fixture
-def pair(own: Cluster, tmp_path: Path) -> Iterator[dict[str, Replica]]:
-    """Two running replicas, one of them leading."""
-    names = [f"{name}-{uuid.uuid4().hex[:4]}" for name in ("left", "right")]
-    replicas = {name: Replica.start(own, tmp_path, name) for name in names}
-    try:
-        own.wait_until(lambda: holder(own) in replicas, "one leads", timeout=40)
-        yield replicas
-    finally:
-        for replica in replicas.values():
-            replica.end()
+def pair(own: Cluster, everybody: dict[str, Replica], tmp_path: Path) -> dict[str, Replica]:
+    """Two running replicas, one of them leading: those of the test before, and new ones for those that it ended."""
+    running = {name: replica for name, replica in everybody.items() if replica.process.poll() is None}
+    while len(running) < 2:
+        name = f"replica-{uuid.uuid4().hex[:4]}"
+        everybody[name] = running[name] = Replica.start(own, tmp_path, name)
+    for replica in running.values():
+        own.wait_until(lambda log=replica.log: "watching" in log.read_text(), f"{replica.name} runs", timeout=60)
+    own.wait_until(lambda: holder(own) in running, "one leads", timeout=60)
+    return running
 
 
 def holder(cluster: Cluster) -> str:

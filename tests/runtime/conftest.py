@@ -11,9 +11,13 @@ import httpx
 import pytest
 from embedding_runtime.engine.model import Model
 from embedding_runtime.models.loader import LoadRequest, load_model
+from embedding_runtime.openmp import set_wait_policy
 from huggingface_hub import constants
 
 from tests.runtime.helpers import MINILM, ServerProcess, server
+
+# As the server does. Tests import torch themselves, and run beside each other.
+set_wait_policy(os.environ)
 
 
 @pytest.fixture(scope="session")
@@ -24,14 +28,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def minilm(cache: Path) -> Model:
     """The real all-MiniLM-L6-v2 in this process."""
-    return load_model(LoadRequest(str(MINILM), served_name="minilm", cache=cache, device="cpu"), lambda message: None)
+    request = LoadRequest(str(MINILM), served_name="minilm", cache=cache, device="cpu", precision="float32")
+    return load_model(request, lambda message: None)
 
 
 @pytest.fixture(scope="session")
 def minilm_server(cache: Path) -> Iterator[ServerProcess]:
     """The real all-MiniLM-L6-v2 behind a real socket."""
     arguments = ["--model", str(MINILM), "--served-model-name", "acme/minilm", "--alias", "minilm"]
-    with server(*arguments, "--cache-dir", str(cache), "--device", "Cpu") as process:
+    with server(*arguments, "--cache-dir", str(cache), "--device", "Cpu", "--precision", "Float32") as process:
         process.wait_until_ready()
         yield process
 

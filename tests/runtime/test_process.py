@@ -154,7 +154,8 @@ def test_live_at_once_ready_when_proven_and_drained_on_sigterm(cache: Path) -> N
         assert refused.status_code == 503
         assert refused.headers["retry-after"]
         process.wait_until_ready()
-        body = {"model": "m", "input": ["word " * 200] * 24}
+        # All different, as equal texts are computed once; enough to keep any CPU busy while the signal arrives.
+        body = {"model": "m", "input": [f"{n} " + "word " * 200 for n in range(200)]}
         with concurrent.futures.ThreadPoolExecutor() as pool:
             running = pool.submit(httpx.post, f"{url}/v1/embeddings", json=body, timeout=60)
             wait_until(lambda: 'embedding_queue_items{lane="bulk"} 0.0' not in client.get(f"{url}/v1/metrics").text)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from embedding_runtime.cli import app
 from embedding_runtime.errors import SettingsError
+from embedding_runtime.openmp import wait_policy
 from embedding_runtime.settings import Device, LogFormat, LogLevel, Precision, Settings, load, origin, warnings
 from typer.testing import CliRunner
 
@@ -132,7 +133,14 @@ def test_the_settings_command_shows_value_and_origin(monkeypatch: pytest.MonkeyP
     assert rows["port"] == ["1234", "--port"]
     assert rows["model_aliases"] == ["a,b", "--model-aliases"]
     assert rows["log_level"] == ["Info", "default"]
-    assert rows.keys() == Settings.model_fields.keys()
+    # And how torch's threads wait, which torch's libraries read from the environment.
+    assert rows.keys() == Settings.model_fields.keys() | {wait_policy(os.environ)[0]}
+
+
+def test_int8_on_a_gpu_is_a_mistake() -> None:
+    with pytest.raises(SettingsError, match=r"--precision Int8 \(EMBEDDING_PRECISION\) is for CPUs"):
+        load({"precision": "Int8", "device": "Cuda"})
+    assert load({"precision": "Int8", "device": "Auto"}).precision == "Int8"
 
 
 def test_newer_spellings_of_the_log_level_win(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,15 @@ from typing import Any
 from embedding_operator.api.constants import SERVICE_LABEL
 from embedding_operator.api.kinds import EMBEDDING_SERVICES, PODS
 from embedding_operator.cluster import ClusterClient
+from embedding_operator.judge.pods import pod_problem
 from embedding_operator.observe.pods import parse_time, pod_state
 from embedding_operator.observe.snapshot import PodState
 
 MARKS = {"True": "✓", "False": "✗", "Unknown": "?"}
+CALM = {"RolledOut": "✓", "AutoscalingOff": "-"}
+"""Reasons whose condition is not True and yet nothing is wrong."""
+HIDDEN = ("Reconciling", "Stalled")
+"""For tools; they repeat what Ready says."""
 
 
 def table(rows: Iterable[Sequence[str]]) -> list[str]:
@@ -37,32 +42,59 @@ def age(since: datetime | None, now: datetime) -> str:
     return f"{seconds}s"
 
 
-def _pod_row(pod: PodState, now: datetime) -> list[str]:
+def _pod_row(pod: PodState, status: Mapping[str, Any], now: datetime) -> list[str]:
     restarts = sum(container.restarts for container in pod.containers)
-    state = "stopping" if pod.terminating else "ready" if pod.ready else pod.phase.lower()
-    return [pod.name, state, f"{restarts} restarts", pod.node or "no node", age(pod.created, now)]
+    problem = pod_problem(pod, None, now)
+    state = "ready" if problem is None else "starting" if problem.waiting else problem.reason.value
+    if pod.terminating:
+        state = "stopping"
+    return [pod.name, state, str(restarts), pod.node or "-", age(pod.created, now), _why(pod, status)]
+
+
+def _why(pod: PodState, status: Mapping[str, Any]) -> str:
+    """What the status says about this Pod: its problem, or how far it has come with loading."""
+    told = [entry["message"] for entry in status.get("problems") or () if entry["pod"] == pod.name]
+    for entry in status.get("conditions") or ():
+        _, named, rest = str(entry.get("message", "")).partition(f"Pod {pod.name}: ")
+        told += [rest] if named else []
+    return told[0] if told else ""
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _headline(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:
+    ready = next((entry for entry in status.get("conditions") or () if entry["type"] == "Ready"), None)
+    state = "not seen by the operator yet"
+    if ready is not None:
+        state = "ready" if ready["status"] == "True" else f"not ready: {ready['reason']}"
+        state += f", {status.get('readyReplicas', 0)} of {status.get('replicas', 0)} Pods"
+    return [f"{metadata['namespace']}/{metadata['name']}: {state}", f"  {status.get('url', 'no URL yet')}", ""]
 
 
 def page(resource: Mapping[str, Any], pods: Sequence[PodState], now: datetime) -> str:
     """The page of text."""
     status: Mapping[str, Any] = resource.get("status") or {}
     metadata = resource["metadata"]
-    lines = [f"{metadata['namespace']}/{metadata['name']}", f"  {status.get('url', 'no URL yet')}", ""]
+    lines = _headline(metadata, status)
     conditions = [
         [
-            f"  {MARKS.get(entry['status'], '?')} {entry['type']}",
+            f"  {CALM.get(entry['reason'], MARKS.get(entry['status'], '?'))} {entry['type']}",
             entry["reason"],
             age(parse_time(entry["lastTransitionTime"]), now),
             entry.get("message", ""),
         ]
         for entry in status.get("conditions") or ()
+        if entry["type"] not in HIDDEN
     ]
     lines += ["Conditions", *(table(conditions) or ["  none: the operator has not seen it yet"]), ""]
-    lines += ["Pods", *(f"  {row}" for row in table(_pod_row(pod, now) for pod in pods)), *([] if pods else ["  none"])]
+    rows = [["NAME", "STATE", "RESTARTS", "NODE", "AGE", ""], *(_pod_row(pod, status, now) for pod in pods)]
+    lines += ["Pods", *((f"  {row}".rstrip() for row in table(rows)) if pods else ["  none"])]
     for title, key in (("Model", "model"), ("Runtime", "runtime"), ("Load", "load")):
         entries = status.get(key) or {}
         if entries:
-            lines += ["", title, *table([f"  {name}", str(value)] for name, value in entries.items())]
+            lines += ["", title, *table([f"  {name}", _shown(value)] for name, value in entries.items())]
     problems = status.get("problems") or ()
     if problems:
         lines += ["", "Problems", *(f"  {entry['pod']}: {entry['reason']}: {entry['message']}" for entry in problems)]

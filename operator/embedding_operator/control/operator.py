@@ -145,9 +145,9 @@ class Operator:
             self._answered_at = time.monotonic()
         self.metrics.count_api_request(verb, resource, status)
 
-    def _enqueue(self, key: Key, delay: float) -> None:
+    def _enqueue(self, key: Key, delay: float, urgent: bool) -> None:
         if self._leading:
-            self.queue.add(key, delay)
+            self.queue.add(key, delay, urgent=urgent)
 
     # Who works ------------------------------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class Operator:
             workers = range(self.settings.workers)
             self._workers = [asyncio.create_task(self.queue.work(self.reconciler.handle)) for _ in workers]
             for key in self.sources.known:
-                self._enqueue(key, random.random())  # noqa: S311 - jitter
+                self._enqueue(key, random.random(), False)  # noqa: S311 - jitter
         else:
             await self._stop_workers()
             self.queue.clear()

@@ -17,6 +17,7 @@ Key = tuple[str, str]
 
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 300.0
+ROUTINE_TURN = 4
 
 
 def backoff(failures: int, jitter: Callable[[], float] = random.random) -> float:
@@ -35,23 +36,33 @@ class WorkQueue:
 
     clock: Callable[[], float]
     _due: dict[Key, float] = field(default_factory=dict)
-    _heap: list[tuple[float, Key]] = field(default_factory=list)
+    _heaps: tuple[list[tuple[float, Key]], list[tuple[float, Key]]] = field(default_factory=lambda: ([], []))
+    """What is urgent, and what is routine."""
+    _urgent: set[Key] = field(default_factory=set)
+    _turn: int = 0
     _running: dict[Key, float] = field(default_factory=dict)
     _again: dict[Key, float] = field(default_factory=dict)
     _failures: dict[Key, int] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _moved_at: float = field(default=float("-inf"))
 
-    def add(self, key: Key, delay: float = 0.0) -> None:
-        """Have `key` looked at in `delay` seconds, or earlier if it is due earlier already."""
+    def add(self, key: Key, delay: float = 0.0, *, urgent: bool = False) -> None:
+        """Have `key` looked at in `delay` seconds, or earlier if it is due earlier already.
+
+        What is `urgent`, because something changed, overtakes routine looks that are due.
+        """
         when = self.clock() + delay
+        if urgent:
+            self._urgent.add(key)
         if key in self._running:
             self._again[key] = min(when, self._again.get(key, when))
             return
         if key in self._due and self._due[key] <= when:
-            return
+            if not urgent:
+                return
+            when = self._due[key]
         self._due[key] = when
-        heapq.heappush(self._heap, (when, key))
+        heapq.heappush(self._heaps[0 if key in self._urgent else 1], (when, key))
         self._changed.set()
 
     def forget(self, key: Key) -> None:
@@ -62,7 +73,9 @@ class WorkQueue:
     def clear(self) -> None:
         """Start anew, when nobody works: nothing waits, nothing runs, nothing failed."""
         self._due.clear()
-        self._heap.clear()
+        for heap in self._heaps:
+            heap.clear()
+        self._urgent.clear()
         self._running.clear()
         self._again.clear()
         self._failures.clear()
@@ -95,17 +108,10 @@ class WorkQueue:
         """The next key that is due; it is running until `done` or `failed`."""
         while True:
             self._changed.clear()
-            wait: float | None = None
-            while self._heap:
-                when, key = self._heap[0]
-                if self._due.get(key) != when:
-                    heapq.heappop(self._heap)
-                    continue
-                wait = when - self.clock()
-                if wait > 0:
-                    break
-                heapq.heappop(self._heap)
+            key, wait = self._next()
+            if key is not None:
                 del self._due[key]
+                self._urgent.discard(key)
                 self._running[key] = self._moved_at = self.clock()
                 return key
             try:
@@ -113,6 +119,25 @@ class WorkQueue:
                     await self._changed.wait()
             except TimeoutError:
                 continue
+
+    def _next(self) -> tuple[Key | None, float | None]:
+        """The key whose turn it is, or how long to wait for one. Every fourth turn is a routine look's, so that changes
+        without end do not keep the others from being looked at."""
+        self._turn = (self._turn + 1) % ROUTINE_TURN
+        wait: float | None = None
+        for heap in self._heaps if self._turn else reversed(self._heaps):
+            while heap:
+                when, key = heap[0]
+                if self._due.get(key) != when:
+                    heapq.heappop(heap)
+                    continue
+                left = when - self.clock()
+                if left > 0:
+                    wait = left if wait is None else min(wait, left)
+                    break
+                heapq.heappop(heap)
+                return key, None
+        return None, wait
 
     def done(self, key: Key, again_after: float | None = None) -> None:
         """The look succeeded. `again_after` seconds from now there will be another."""

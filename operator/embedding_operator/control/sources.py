@@ -41,11 +41,12 @@ def watch_limits(settings: Settings) -> dict[Resource, float]:
 class Sources:
     """Fills the mirror, on every replica, so that a new leader starts with a warm picture.
 
-    `enqueue` is told what to look at, and in how many seconds. `watch` and `resync` run until they are cancelled.
+    `enqueue` is told what to look at, in how many seconds, and whether something changed. `watch` and `resync` run
+    until they are cancelled.
     """
 
     def __init__(
-        self, settings: Settings, cluster: ClusterClient, metrics: Metrics, enqueue: Callable[[Key, float], None]
+        self, settings: Settings, cluster: ClusterClient, metrics: Metrics, enqueue: Callable[[Key, float, bool], None]
     ) -> None:
         self.settings = settings
         self.cluster = cluster
@@ -68,7 +69,7 @@ class Sources:
 
     def on_news(self, key: Key) -> None:
         """Something changed about this service."""
-        self._enqueue(key, COALESCE_SECONDS)
+        self._enqueue(key, COALESCE_SECONDS, True)
 
     def silence(self, *, answered_ago: float) -> Silence:
         """For how long nothing was heard; `answered_ago` is since when the API server answered anything."""
@@ -103,7 +104,7 @@ class Sources:
     def _event(self, scope: Scope, kind: str | None, live: dict[str, Any]) -> None:
         """What kopf delivered of an EmbeddingService."""
         scope.heard()
-        self._deliveries.event(live)
+        self._deliveries.event(live, gone=kind == "DELETED")
         scope.put(live, gone=kind == "DELETED")
 
     async def resync(self) -> None:
@@ -112,7 +113,7 @@ class Sources:
             await asyncio.sleep(FIRST_LIST_RETRY_SECONDS)
         while True:
             await asyncio.sleep(self.settings.resync_seconds * (0.9 + 0.2 * random.random()))  # noqa: S311 - jitter
-            await self._list_all(spread=self.settings.resync_seconds / 4)
+            await self._list_all(spread=0.8 * self.settings.resync_seconds)
 
     async def _list_all(self, *, spread: float) -> bool:
         """Enqueue every service there is, spread over a part of the period so that they do not come all at once.
@@ -136,7 +137,7 @@ class Sources:
                 continue
             scope.keep(listed.keys())
             for key in listed:
-                self._enqueue(key, spread * random.random())  # noqa: S311 - jitter
+                self._enqueue(key, spread * random.random(), False)  # noqa: S311 - jitter
             self._checks[namespace] = asyncio.create_task(self._check_deliveries(namespace, listed))
         if complete:
             self.metrics.last_resync.set(time.time())

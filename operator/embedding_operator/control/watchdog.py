@@ -22,15 +22,22 @@ class Deliveries:
     """The newest version of each EmbeddingService that kopf's watch has delivered."""
 
     versions: dict[Key, str] = field(default_factory=dict)
+    _gone: set[Key] = field(default_factory=set)
 
-    def event(self, live: Mapping[str, Any]) -> None:
+    def event(self, live: Mapping[str, Any], *, gone: bool = False) -> None:
         """Something was delivered; of a deleted one, the version of its deletion."""
-        self.versions[key_of(live)] = str(live["metadata"]["resourceVersion"])
+        key = key_of(live)
+        self.versions[key] = str(live["metadata"]["resourceVersion"])
+        if gone:
+            self._gone.add(key)
+        else:
+            self._gone.discard(key)
 
     def behind(self, listed: Mapping[Key, str], namespace: str | None) -> tuple[Key, ...]:
         """What a list of this namespace had in a version that the watch has not delivered, although it had the time.
-        What the list did not have is forgotten."""
-        for key in [key for key in self.versions if namespace in (None, key[0]) and key not in listed]:
+        What was deleted before the list is forgotten; what it did not have yet is not."""
+        for key in [key for key in self._gone if namespace in (None, key[0]) and key not in listed]:
+            self._gone.discard(key)
             del self.versions[key]
         return tuple(
             key

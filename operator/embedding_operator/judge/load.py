@@ -51,6 +51,14 @@ def load_of(readings: Mapping[str, Reading], before: Mapping[str, RuntimeMetrics
     )
 
 
+def any_fresh(readings: Mapping[str, Reading], before: Mapping[str, RuntimeMetrics]) -> bool:
+    """Whether some Pod gave figures since the look before. A Pod that missed an answer is known by its earlier one."""
+    return any(
+        reading.metrics is not None and (pod not in before or reading.metrics.at > before[pod].at)
+        for pod, reading in readings.items()
+    )
+
+
 def noticeable(shown: Mapping[str, Any] | None, load: Load) -> bool:
     """Whether a person who reads the status would care about the difference."""
     if not shown:
@@ -67,11 +75,21 @@ def noticeable(shown: Mapping[str, Any] | None, load: Load) -> bool:
 
 
 def load_to_show(
-    shown: Mapping[str, Any] | None, load: Load | None, written_at: datetime | None, now: datetime
+    shown: Mapping[str, Any] | None,
+    load: Load | None,
+    written_at: datetime | None,
+    now: datetime,
+    *,
+    fresh: bool = True,
 ) -> dict[str, Any] | None:
-    """What `status.load` should say: the new figures when they are worth a write and one is due, else the old."""
+    """What `status.load` should say: the new figures when they are worth a write and one is due, else the old.
+
+    `fresh` says whether there are new figures at all.
+    """
     if load is None:
         return None
+    if shown and not fresh:
+        return dict(shown)
     due = written_at is None or now - written_at >= WRITE_INTERVAL
     if shown and not (due and noticeable(shown, load)):
         return dict(shown)

@@ -13,7 +13,7 @@ from embedding_operator.api.service import EmbeddingServiceSpec
 from embedding_operator.judge.conditions import Facts, Verdict, as_conditions, judge_conditions
 from embedding_operator.judge.decisions import live_strategy
 from embedding_operator.judge.identity import Identity, identity_of
-from embedding_operator.judge.load import load_of, load_to_show
+from embedding_operator.judge.load import any_fresh, load_of, load_to_show
 from embedding_operator.judge.pods import Problem, foreign_pods, problems_of
 from embedding_operator.judge.rollout import Rollout, rollout_of
 from embedding_operator.observe.pods import belongs_to
@@ -135,7 +135,11 @@ def judge(
         "model": dict(identity.model),
         "runtime": dict(identity.runtime),
         "load": load_to_show(
-            before.get("load"), load_of(readings, memory.metrics), memory.load_written_at, snapshot.now
+            before.get("load"),
+            load_of(readings, memory.metrics),
+            memory.load_written_at,
+            snapshot.now,
+            fresh=any_fresh(readings, memory.metrics),
         ),
         "problems": [_problem_entry(entry) for entry in (*problems, *foreign) if not entry.waiting][:PROBLEMS_LENGTH],
         "history": _history(list(before.get("history") or ()), rollout, identity, snapshot.now),

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Never
 
 from embedding_operator.api.constants import RUNTIME_PORT
@@ -31,31 +32,54 @@ class Reader:
         self.stale_after = timedelta(seconds=3 * period + 2 * endpoints.timeout)
         self.figures: dict[str, Figure] = {}
         """By the Pod's uid."""
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._troubled: set[str] = set()
+        """Uids of the Pods that did not answer the last time."""
 
     async def run(self) -> Never:
         """Read every Pod once per period; the endpoint reader bounds how many at a time."""
-        while True:
-            await self.read_once()
-            await asyncio.sleep(self.period * (0.9 + 0.2 * random.random()))  # noqa: S311 - jitter
+        try:
+            while True:
+                await self.read_once()
+                await asyncio.sleep(self.period * (0.9 + 0.2 * random.random()))  # noqa: S311 - jitter
+        finally:
+            for task in self._asking.values():
+                task.cancel()
 
     async def read_once(self) -> None:
+        """Ask every Pod that is not being asked still. One that hangs is waited for no longer than a period."""
         targets = self.directory.targets()
-        await asyncio.gather(*(self._read(target) for target in targets))
+        for target in targets:
+            if target.uid not in self._asking:
+                task = asyncio.create_task(self._read(target))
+                self._asking[target.uid] = task
+                task.add_done_callback(partial(self._asked, target.uid))
+        if self._asking:
+            await asyncio.wait(self._asking.values(), timeout=self.period)
         known = {target.uid for target in targets}
         self.figures = {uid: figure for uid, figure in self.figures.items() if uid in known}
+        self._troubled &= known
+
+    def _asked(self, uid: str, _: asyncio.Task[None]) -> None:
+        self._asking.pop(uid, None)
 
     async def _read(self, target: Target) -> None:
         if target.ip is None:
             self.figures.pop(target.uid, None)
             return
         try:
-            reading = await self.endpoints.read(target.ip, port=RUNTIME_PORT, tls=target.tls, manifest=False)
+            troubled = target.uid in self._troubled
+            reading = await self.endpoints.read(
+                target.ip, port=RUNTIME_PORT, tls=target.tls, manifest=False, troubled=troubled
+            )
         except Exception:
             # A Pod may answer anything: what that breaks must stay its own business, and end no operator.
             log.exception("cannot read Pod %s/%s", target.namespace, target.name)
             return
         if reading.error is not None:
+            self._troubled.add(target.uid)
             return  # the last figure stands until it is stale
+        self._troubled.discard(target.uid)
         if reading.metrics is None or not answers.plausible(reading.metrics.utilization):
             self.figures.pop(target.uid, None)
             return

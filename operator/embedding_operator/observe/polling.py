@@ -21,6 +21,9 @@ FIRST_PATIENCE: Final = 2.0
 PATIENCE: Final = 0.5
 """and for one that answered the last time. For one that did not, it does not wait at all."""
 
+FAILURES: Final = 3
+"""So many answers in a row must fail to come before a Pod that answered counts as unreachable."""
+
 
 @dataclass(slots=True)
 class _Pod:
@@ -28,12 +31,23 @@ class _Pod:
     """Which run of the runtime's container was asked: what it serves changes only with it."""
     reading: Reading | None = None
     asking: asyncio.Task[None] | None = None
+    failures: int = 0
+    """How often it did not answer since it last did."""
 
     @property
     def patience(self) -> float:
-        if self.reading is None:
-            return FIRST_PATIENCE
-        return 0.0 if self.reading.error is not None else PATIENCE
+        if self.failures:
+            return 0.0
+        return FIRST_PATIENCE if self.reading is None else PATIENCE
+
+    def after(self, answer: Reading) -> Reading:
+        """What counts now. A process that answered before may miss a few answers before it counts as unreachable: a
+        status that follows every hiccup says less."""
+        self.failures = self.failures + 1 if answer.error is not None else 0
+        known = self.reading
+        if known is None or known.error is not None or not 0 < self.failures < FAILURES:
+            return answer
+        return known
 
 
 def _process(pod: PodState) -> tuple[int, datetime | None]:
@@ -88,7 +102,7 @@ class Poller:
         before, patience, started = pod.reading, pod.patience, asyncio.get_running_loop().time()
         # A process publishes one manifest for as long as it runs.
         manifest = before.manifest if before is not None else None
-        troubled = before is not None and before.error is not None
+        troubled = pod.failures > 0
         try:
             reading = await self.endpoints.read(ip, port=port, tls=tls, manifest=manifest is None, troubled=troubled)
         except Exception as error:
@@ -99,7 +113,7 @@ class Poller:
             pod.asking = None
         if reading.ready and reading.manifest is None:
             reading = replace(reading, manifest=manifest)
-        pod.reading = reading
+        pod.reading = reading = pod.after(reading)
         if asyncio.get_running_loop().time() - started >= patience and tells_something_new(before, reading):
             self.on_news(key)
 

@@ -19,7 +19,7 @@ from embedding_runtime.api import description, docs, openapi
 from embedding_runtime.api.embeddings import ApiLimits, EmbeddingHandler
 from embedding_runtime.api.errors import ApiError, error_response
 from embedding_runtime.api.information import InformationHandler, json_response
-from embedding_runtime.api.keys import Gate
+from embedding_runtime.api.keys import Gate, RateLimitError
 from embedding_runtime.api.middleware import RequestMiddleware, request_id_of
 from embedding_runtime.api.state import ServiceState
 from embedding_runtime.telemetry import Metrics
@@ -74,7 +74,7 @@ def create_app(
             responses[503] = {"model": route.answer, "description": "Not yet, or not any more."}
         app.add_api_route(
             route.path,
-            _closed(route.endpoint, gate) if route.closed else route.endpoint,
+            _closed(route.endpoint, gate, metrics) if route.closed else route.endpoint,
             methods=[route.method],
             operation_id=route.name,
             summary=route.summary,
@@ -83,9 +83,9 @@ def create_app(
             response_model=None,
             openapi_extra=route.extra or None,
         )
-    document = openapi.describe(
-        app, closed=frozenset(route.path for route in routes if route.closed), keys_required=not gate.is_open
-    )
+    # The description names a path's parameters without their kind.
+    closed = frozenset(route.path.replace(":path}", "}") for route in routes if route.closed)
+    document = openapi.describe(app, closed=closed, keys_required=not gate.is_open)
     page = docs.page(document)
 
     async def describe(request: Request) -> Response:
@@ -134,12 +134,17 @@ def _routes(embedding: EmbeddingHandler, information: InformationHandler) -> lis
     ]  # fmt: skip
 
 
-def _closed(endpoint: Endpoint, gate: Gate) -> Endpoint:
+def _closed(endpoint: Endpoint, gate: Gate, metrics: Metrics) -> Endpoint:
     """Ask for a key first. 401 precedes every other check, the body's included."""
 
     async def checked(request: Request) -> Response:
-        request.scope["client_name"] = gate.admit(request.headers.get("authorization"))
-        return await endpoint(request)
+        client = request.scope["client_name"] = gate.identify(request.headers.get("authorization"))
+        try:
+            gate.spend_request(client)
+            return await endpoint(request)
+        except RateLimitError:
+            metrics.rejected("rate_limit")
+            raise
 
     return checked
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -120,6 +121,7 @@ def _identity(identity: ModelIdentity) -> dict[str, Any]:
         "modalities": list(identity.modalities),
         "prompts": dict(identity.prompts),
         "precision": identity.precision,
+        "computation": None if identity.computation is None else asdict(identity.computation),
     }
 
 

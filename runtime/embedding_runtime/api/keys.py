@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from embedding_runtime.api.errors import ApiError, unavailable
+from embedding_runtime.api.errors import ApiError, retry_after_header
 from embedding_runtime.errors import SettingsError
 
 _LIMITS_FILE = "limits.yaml"
@@ -61,6 +61,14 @@ class Bucket:
         self._updated = now
 
 
+class RateLimitError(ApiError):
+    """A client has used up what it may use in a minute."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        headers = {"retry-after": retry_after_header(seconds)}
+        super().__init__(429, message, kind="rate_limit_error", headers=headers)
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """What a directory holds now, and what of it cannot be used, a sentence for each file.
@@ -95,11 +103,8 @@ class Gate:
     def is_open(self) -> bool:
         return self._directory is None
 
-    def admit(self, authorization: str | None) -> str | None:
-        """The client's name, None when no keys are configured.
-
-        Raises ApiError 401 for a missing or wrong key alike, 429 when the client's requests are used up.
-        """
+    def identify(self, authorization: str | None) -> str | None:
+        """The client's name, None when no keys are configured. Raises ApiError 401 for a missing or wrong key alike."""
         if self._directory is None:
             return None
         self._reload()
@@ -111,11 +116,15 @@ class Gate:
                 code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )
-        self._spend(client, "requests", self._limit(client).requests_per_minute, 1)
         return client
 
+    def spend_request(self, client: str | None) -> None:
+        """Charge a request. Raises RateLimitError when the client's requests are used up."""
+        if client is not None:
+            self._spend(client, "requests", self._limit(client).requests_per_minute, 1)
+
     def spend_tokens(self, client: str | None, tokens: int) -> None:
-        """Charge a request's tokens. Raises ApiError 429 when the client's tokens are used up."""
+        """Charge a request's tokens. Raises RateLimitError when the client's tokens are used up."""
         if client is not None:
             self._spend(client, "tokens", self._limit(client).tokens_per_minute, tokens)
 
@@ -143,7 +152,7 @@ class Gate:
         wait = bucket.wait(amount, now)
         if wait > 0:
             message = f"rate limit reached: {per_minute} {what} per minute; try again later"
-            raise unavailable(message, wait, status=429, kind="rate_limit_error")
+            raise RateLimitError(message, wait)
         bucket.take(amount, now)
 
     def _reload(self) -> None:

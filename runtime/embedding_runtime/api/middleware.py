@@ -12,8 +12,8 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from embedding_runtime.api.errors import ApiError, error_response
-from embedding_runtime.api.state import Phase, ServiceState
+from embedding_runtime.api.errors import ApiError, error_response, unavailable
+from embedding_runtime.api.state import STOPPING, Phase, ServiceState
 from embedding_runtime.logs import request_id as log_request_id
 from embedding_runtime.telemetry import Metrics
 from embedding_runtime.tracing import Tracer
@@ -21,6 +21,7 @@ from embedding_runtime.tracing import Tracer
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # How much and how long to read on after an early refusal, so that a client that still sends sees the answer.
 _LINGER_SECONDS = 5.0
+_LAST_LINGER_SECONDS = 0.2
 _LINGER_BYTES = 64 * 1024 * 1024
 # Asked for every few seconds by probes and scrapers: not worth a line each.
 _QUIET_ROUTES = {"/v1/health/ready", "/v1/health/live", "/v1/metrics"}
@@ -70,13 +71,26 @@ class RequestMiddleware:
             elif closing and not message.get("more_body", False) and _body_open(scope):
                 # The answer is whole for the client; closing now would reset what it is still sending.
                 await send({**message, "more_body": True})
-                await _discard(receive)
+                await _discard(receive, _LAST_LINGER_SECONDS if self._state.refusing else _LINGER_SECONDS)
                 message = {"type": "http.response.body", "body": b""}
             await send(message)
             whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
+        task = asyncio.current_task()
+        assert task is not None
+
+        def refuse() -> None:
+            if not status:
+                task.cancel()
+
+        self._state.refusals.add(refuse)
         try:
             await self._app(scope, receive, answer)
+        except asyncio.CancelledError:
+            if status or not self._state.refusing:
+                raise
+            task.uncancel()
+            await error_response(unavailable(STOPPING), request_id)(scope, receive, answer)
         except Exception:
             _log.exception("the request failed")
             if not status:
@@ -84,6 +98,7 @@ class RequestMiddleware:
             elif not whole:
                 raise
         finally:
+            self._state.refusals.discard(refuse)
             self._state.working -= counted
             route = _route(scope)
             self._metrics.requests(route, str(status)).inc()
@@ -112,11 +127,11 @@ def _body_open(scope: Scope) -> bool:
     return connection is not None and connection.body_open
 
 
-async def _discard(receive: Receive) -> None:
+async def _discard(receive: Receive, seconds: float) -> None:
     """Read and forget the rest of a body, within bounds."""
     left = _LINGER_BYTES
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER_SECONDS):
+        async with asyncio.timeout(seconds):
             while left > 0:
                 message = await receive()
                 left -= len(message.get("body", b""))

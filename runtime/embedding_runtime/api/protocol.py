@@ -2,9 +2,9 @@
 
 Stock uvicorn waits for ever for the rest of a header or body and holds headers of any size. Here headers must be
 complete within `header_seconds` and `header_bytes`, a body may neither be silent for `body_silence_seconds` nor take
-longer than `body_seconds` altogether, and the reading of an answer must go on and end likewise. Of requests that are
-pipelined few are parsed ahead; the rest waits unread, and all are answered in their order, also before a connection is
-closed for what came behind them.
+longer than `body_seconds` altogether, and the reading of an answer must go on and end likewise; all answers that wait
+to be read hold at most `unread_bytes`. Of requests that are pipelined few are parsed ahead; the rest waits unread, and
+all are answered in their order, also before a connection is closed for what came behind them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ import orjson
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from embedding_runtime.api.unread import UnreadAnswers
+from embedding_runtime.api.writing import HeadWithBody
+
 # Bytes parsed before looking whether too many requests were in them.
 _SLICE = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Bounds of one connection. Times are seconds."""
+    """Bounds of one connection, but for `unread_bytes`, which is one of all of them together. Times are seconds."""
 
     header_seconds: float = 10
     header_bytes: int = 64 * 1024
@@ -40,6 +43,7 @@ class ConnectionLimits:
     body_seconds: float = 300
     answer_silence_seconds: float = 30
     answer_seconds: float = 300
+    unread_bytes: int = 256 * 1024 * 1024
     pipelined: int = 16
 
 
@@ -55,45 +59,17 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class _HeadWithBody:
-    """What an answer is written through: its head waits for the first of its body, and both are written at once.
-
-    uvicorn writes them one after the other: two system calls, and a client that is woken for half an answer.
-    """
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._transport = cycle.transport
-        self._head: bytes | None = None
-        self._head_seen = False
-
-    def write(self, data: bytes) -> None:
-        if self._head is not None:
-            head, self._head = self._head, None
-            self._transport.writelines((head, data))
-        elif self._cycle.response_started and not self._head_seen:
-            self._head, self._head_seen = data, True
-        else:
-            self._transport.write(data)
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def close(self) -> None:
-        if self._head is not None:
-            self.write(b"")
-        self._transport.close()
-
-
 def bounded_protocol(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
     """The protocol class for uvicorn's `http` option."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits})
+    shared = {"limits": limits, "unread": UnreadAnswers(limits.unread_bytes)}
+    return type("BoundedProtocol", (BoundedProtocol,), shared)
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. It is in the scope of its requests as `connection`."""
 
     limits = ConnectionLimits()
+    unread = UnreadAnswers(limits.unread_bytes)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -103,6 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_size = 0
         self._body_open = False
         self._body_began = 0.0
+        self._trailer_size = 0
         self._last_data = 0.0
         self._refused = False
         self._refusal: tuple[int, str] | None = None
@@ -127,6 +104,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
         self._unread.clear()
+        self.unread.release(self)
         if not self.closed.done():
             self.closed.set_result(None)
         if self._running is not None:
@@ -194,6 +172,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_size = 0
         self._arm(self.limits.header_seconds, self._header_timeout)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._headers_open:
+            super().on_header(name, value)
+            return
+        # A trailer, which comes behind a chunked body. Nothing here means anything, and uvicorn would keep it.
+        self._trailer_size += len(name) + len(value)
+        if self._trailer_size > self.limits.header_bytes and not self._refused:
+            self._refuse(431, "the request's trailers are too large")
+
     def on_headers_complete(self) -> None:
         if self._refused or self.parser.should_upgrade():
             return
@@ -204,11 +191,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(431, "the request's headers are too large or too many")
         else:
             self._body_open = True
+            self._trailer_size = 0
             self._body_began = self._last_data
             self._arm(self.limits.body_silence_seconds, self._body_timeout)
             super().on_headers_complete()
             if self.cycle is not None and self.scope["method"] != "HEAD":
-                self.cycle.transport = _HeadWithBody(self.cycle)  # type: ignore[assignment]
+                self.cycle.transport = HeadWithBody(self.cycle)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         if not self._refused:
@@ -272,6 +260,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _watch_writing(self) -> None:
         """An answer is written: see to it that what does not fit into the socket's buffer is read."""
         self._unwritten = self._unsent()
+        if self._unwritten:
+            self.unread.hold(self, self.transport.get_write_buffer_size, self.transport.abort)
         if self._unwritten and self._write_timer is None:
             self._write_began = self.loop.time()
             self._write_timer = self.loop.call_later(self.limits.answer_silence_seconds, self._check_writing)
@@ -280,6 +270,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._write_timer = None
         left = self._unsent()
         if not left:
+            self.unread.release(self)
             return
         if left >= self._unwritten or self.loop.time() - self._write_began >= self.limits.answer_seconds:
             # Closing would wait for the client, and hold the answer, for ever.

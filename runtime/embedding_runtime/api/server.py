@@ -109,9 +109,9 @@ class Server(uvicorn.Server):
         if busy or self._quiet_since is None:
             self._quiet_since = now
         late = now - self._drain_started >= self._settings.drain_timeout
-        if late and self._state.engine is not None:
+        if late:
             # What is left gets an answer that clients try again on, rather than a connection that breaks.
-            self._state.engine.refuse_all("this replica is stopping; try again")
+            self._state.refuse_all()
         if late or now - self._quiet_since >= self._settings.drain_quiet:
             self.should_exit = True
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from embedding_runtime.api.errors import unavailable
 from embedding_runtime.engine.engine import Engine
+
+STOPPING = "this replica is stopping; try again"
 
 
 class Phase(StrEnum):
@@ -33,6 +36,9 @@ class ServiceState:
     # Requests other than those of probes and scrapers: in progress, and ever begun. Written by the event loop alone.
     working: int = 0
     begun: int = 0
+    # What makes a request in progress end with 503, where it has no answer yet.
+    refusals: set[Callable[[], None]] = field(default_factory=set)
+    refusing: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -57,6 +63,14 @@ class ServiceState:
             self.phase = Phase.DRAINING
         if self.engine is not None:
             self.engine.drain()
+
+    def refuse_all(self) -> None:
+        """Time is up: whatever is in progress, at any stage, is answered by 503 now. Call it on the event loop."""
+        self.refusing = True
+        if self.engine is not None:
+            self.engine.refuse_all(STOPPING)
+        for refuse in tuple(self.refusals):
+            refuse()
 
     def readiness(self) -> tuple[bool, str]:
         """Whether new traffic is welcome, and the words for it."""

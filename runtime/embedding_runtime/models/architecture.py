@@ -15,6 +15,8 @@ PACKED = frozenset({
     "jina_embeddings_v3", "llama", "ministral3", "mistral", "modernbert", "nomic_bert", "qwen2", "qwen3", "roberta",
     "xlm-roberta",
 })  # fmt: skip
+# Families whose linear layers are replaced by packed ones, tried there too: what reads a layer's weight would fail.
+LINEAR = PACKED | {"deberta-v2", "mpnet", "roformer"}
 # Names of NVIDIA's remote code, and the stock class that computes the same when it looks both ways.
 _BIDIRECTIONAL = {"llama_bidirec": "llama", "ministral3_bidirec": "ministral3"}
 # Families whose position ids of real tokens start behind the padding id.
@@ -43,6 +45,12 @@ class Architecture:
     packed: bool
     is_causal: bool
     position_offset: int
+
+    @property
+    def max_positions(self) -> int | None:
+        """How many tokens of a text its positions reach; None when any number."""
+        reach = getattr(self.config, "max_position_embeddings", None)
+        return int(reach) - self.position_offset if reach and reach > 0 else None
 
 
 def read_architecture(directory: Path) -> Architecture:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedding_runtime.models.architecture import Architecture, text_part
-from embedding_runtime.models.attention import NAME, Packed, register
+from embedding_runtime.models.attention import NAME, pack, register, to_device
+from embedding_runtime.models.bert import BertEncoder
 from embedding_runtime.models.files import DirectoryError
 from embedding_runtime.models.weights import find_weights
 
@@ -24,11 +25,15 @@ _UNUSED = re.compile(r"(^|\.)(pooler|lm_head|cls|classifier|position_ids|rotary_
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A loaded transformer. `max_positions` is how many tokens its positions reach."""
+    """A loaded transformer: a stock module, or the encoder of ours that took its weights.
+
+    `prefixes` is what exporters may put before the name of every weight.
+    """
 
     module: torch.nn.Module
     architecture: Architecture
     device: torch.device
+    prefixes: tuple[str, ...] = ()
 
     @property
     def hidden_size(self) -> int:
@@ -40,8 +45,7 @@ class Backbone:
 
     @property
     def max_positions(self) -> int | None:
-        reach = getattr(self.architecture.config, "max_position_embeddings", None)
-        return int(reach) - self.architecture.position_offset if reach and reach > 0 else None
+        return self.architecture.max_positions
 
     @property
     def layers(self) -> Sequence[torch.nn.Module]:
@@ -49,30 +53,28 @@ class Backbone:
         lists = (module for module in self.module.modules() if isinstance(module, torch.nn.ModuleList))
         return list(max(lists, key=len, default=()))
 
-    @property
-    def prefixes(self) -> tuple[str, ...]:
-        """What exporters may put before the name of every weight."""
-        prefix = getattr(self.module, "base_model_prefix", "")
-        return (f"{prefix}.",) if prefix else ()
-
     def forward(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
         """Token ids of texts -> hidden states of all their tokens end to end [tokens, size]."""
         return self._forward_packed(texts) if self.architecture.packed else self._forward_padded(texts)
 
     def _forward_packed(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
         lengths = [len(ids) for ids in texts]
-        bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        ids = torch.from_numpy(np.concatenate(texts).astype(np.int64)).to(self.device)
-        positions = np.concatenate([np.arange(length) for length in lengths]) + self.architecture.position_offset
-        packed = Packed(
-            tuple(bounds.tolist()), torch.from_numpy(bounds).to(self.device), max(lengths), self.architecture.is_causal
-        )
-        hidden: Tensor = self.module(
-            input_ids=ids[None], position_ids=torch.from_numpy(positions).to(self.device)[None], packed=packed
-        ).last_hidden_state
+        starts = np.cumsum([0, *lengths[:-1]])
+        positions = np.arange(sum(lengths)) - np.repeat(starts, lengths) + self.architecture.position_offset
+        ids = to_device(torch.from_numpy(np.concatenate(texts).astype(np.int64)), self.device)
+        places = to_device(torch.from_numpy(positions), self.device)
+        packed = pack(lengths, self.device, causal=self.architecture.is_causal)
+        if isinstance(self.module, BertEncoder):
+            states: Tensor = self.module(ids, places, packed)
+            return states
+        hidden: Tensor = self.module(input_ids=ids[None], position_ids=places[None], packed=packed).last_hidden_state
         return hidden[0]
 
     def _forward_padded(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
+        parts = [self._forward_group(texts[group]) for group in similar([len(ids) for ids in texts])]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _forward_group(self, texts: Sequence[NDArray[np.int32]]) -> Tensor:
         lengths = [len(ids) for ids in texts]
         padding = getattr(self.architecture.config, "pad_token_id", None) or 0
         ids = np.full((len(texts), max(lengths)), padding, np.int64)
@@ -80,11 +82,27 @@ class Backbone:
         for row, text in enumerate(texts):
             ids[row, : len(text)] = text
             mask[row, : len(text)] = 1
-        kept = torch.from_numpy(mask).to(self.device)
+        kept = to_device(torch.from_numpy(mask), self.device)
         hidden: Tensor = self.module(
-            input_ids=torch.from_numpy(ids).to(self.device), attention_mask=kept
+            input_ids=to_device(torch.from_numpy(ids), self.device), attention_mask=kept
         ).last_hidden_state
         return hidden[kept.bool()]
+
+
+def similar(lengths: Sequence[int], most_padding: float = 0.2) -> list[slice]:
+    """Neighbours that are padded to one length together: as many as leave at most this part of what is computed to
+    padding. Texts of a batch come sorted by length."""
+    groups: list[slice] = []
+    begin = tokens = 0
+    longest = 0
+    for index, length in enumerate(lengths):
+        widest = max(longest, length)
+        if index > begin and tokens + length < (1 - most_padding) * widest * (index + 1 - begin):
+            groups.append(slice(begin, index))
+            begin, tokens, widest = index, 0, length
+        longest = widest
+        tokens += length
+    return [*groups, slice(begin, len(lengths))]
 
 
 def load_backbone(directory: Path, architecture: Architecture, dtype: torch.dtype, device: torch.device) -> Backbone:
@@ -125,7 +143,8 @@ def load_backbone(directory: Path, architecture: Architecture, dtype: torch.dtyp
     if getattr(module, "pooler", None) is not None:
         module.pooler = None
     module.requires_grad_(False).eval().to(device)
-    return Backbone(module, architecture, device)
+    prefix = getattr(module, "base_model_prefix", "")
+    return Backbone(module, architecture, device, (f"{prefix}.",) if prefix else ())
 
 
 def _check_loading(info: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ class LoadRequest:
     precision: str | None = None
     device: str | None = None
     expected_fingerprint: str | None = None
+    threads: int | None = None
     max_image_bytes: int = 25 * 1024 * 1024
 
 
@@ -54,10 +55,10 @@ def choose_device(wanted: str | None) -> str:
 
 
 def choose_precision(wanted: str | None, device: str) -> tuple[Any, str]:
-    """torch's dtype and its public name; by itself float32 on CPU and bfloat16 on CUDA."""
+    """torch's dtype and its public name for a model with images; by itself float32 on CPU and bfloat16 on CUDA."""
     import torch
 
     if wanted == "int8":
-        raise DirectoryError("precision Int8 is not available yet; use Auto, Float32, BFloat16 or Float16")
+        raise DirectoryError("precision Int8 is for models of text only; use Auto, Float32, BFloat16 or Float16")
     name = wanted or ("bfloat16" if device == "cuda" else "float32")
     return getattr(torch, name), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,10 @@ from embedding_runtime.images.decode import ImageLimits, UnusableImageError, dec
 from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.tokenizer import TextTokenizer, TokenIds
 
-# Images that go through their tower at once, by device.
-_IMAGES_AT_ONCE = {"cuda": 64}
+
+def _images_at_once(device: torch.device) -> int:
+    """How many go through their tower in one call."""
+    return 64 if device.type == "cuda" else 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Towers:
 
     def images(self, pixels: Sequence[NDArray[np.float32]]) -> torch.Tensor:
         """Processed pixels [3, height, width] -> one vector for each."""
-        at_once = _IMAGES_AT_ONCE.get(self.device.type, 8)
+        at_once = _images_at_once(self.device)
         parts = [
             self.module.get_image_features(
                 pixel_values=torch.from_numpy(np.stack(pixels[begin : begin + at_once])).to(self.device, self.dtype)
@@ -88,6 +91,8 @@ class DualEmbedder:
     ) -> None:
         self._identity = identity
         self._tokenizer = TextTokenizer(tokenizer, identity.max_input_tokens)
+        for prompt in (prompts.query, prompts.passage, prompts.default):
+            self._tokenizer.require_room(prompt)
         self._prompts = prompts
         self._towers = towers
         self._projection = projection
@@ -100,6 +105,10 @@ class DualEmbedder:
     @property
     def default_batch_tokens(self) -> int:
         return 16384 if self._towers.device.type == "cuda" else 1024
+
+    @property
+    def default_batch_tiles(self) -> int:
+        return 4 * _images_at_once(self._towers.device)
 
     def prepare(
         self,
@@ -115,22 +124,37 @@ class DualEmbedder:
             tokens = self._tokenizer.tokenise(texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint)
         except InputTooLongError as error:
             raise InputTooLongError(places[error.index], error.length, error.limit) from None
-        items = {place: Item(len(each.ids), each) for place, each in zip(places, tokens, strict=True)}
+        items = {
+            place: Item(len(each.ids), each, key=each.ids.tobytes()) for place, each in zip(places, tokens, strict=True)
+        }
         for index, value in enumerate(inputs):
             if isinstance(value, ImageInput):
                 checkpoint()
                 items[index] = self._image(index, value)
         return [items[index] for index in range(len(inputs))]
 
+    def between_steps(self, call: Callable[[], None]) -> None:
+        """The engine's Interruptible: a CPU computes layer after layer. A GPU is given all of them at once."""
+        if self._towers.device.type == "cpu":
+            module = self._towers.module
+            for layer in (*module.text_model.encoder.layers, *module.vision_model.encoder.layers):
+                layer.register_forward_pre_hook(lambda *_: call())
+
+    def prove(self) -> None:
+        """The engine's Provable. Raises SelfTestError when the vectors cannot be right."""
+        from embedding_runtime.models.selftest import check_vectors
+
+        check_vectors(self)
+
     def embed(self, payloads: Sequence[object]) -> Matrix:
         try:
-            result: Matrix = self._embed(payloads)
-            return result
+            vectors: Matrix = self._embed(payloads)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise OutOfMemoryError(str(error)) from error
         except torch.AcceleratorError as error:
             raise DeviceLostError(str(error)) from error
+        return vectors
 
     def _image(self, index: int, value: ImageInput) -> Item:
         try:
@@ -138,7 +162,8 @@ class DualEmbedder:
         except UnusableImageError as error:
             raise InvalidImageError(index, str(error)) from error
         processed = self._towers.process(images=[pixels], return_tensors="np")["pixel_values"][0]
-        return Item(self._towers.image_tokens, processed, tiles=1)
+        key = (self._towers.image_tokens, hashlib.blake2b(value.image).digest())
+        return Item(self._towers.image_tokens, processed, 1, key)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _embed(self, payloads: Sequence[object]) -> Matrix:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
@@ -114,22 +115,27 @@ class TextEmbedder:
         # Equal lengths side by side share one attention call.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index].ids))
         try:
-            vectors = self._forward([texts[index] for index in order])
+            vectors = embed_tokens(
+                self._backbone, self._layout, self._projection, [texts[index] for index in order]
+            ).numpy()
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise OutOfMemoryError(str(error)) from error
         except torch.AcceleratorError as error:
             raise DeviceLostError(str(error)) from error
-        restored = torch.empty_like(vectors)
-        restored[torch.tensor(order)] = vectors
-        result: Matrix = restored.numpy()
-        return result
+        restored: Matrix = np.empty_like(vectors)
+        restored[order] = vectors
+        return restored
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
-    def _forward(self, texts: Sequence[TokenIds]) -> torch.Tensor:
-        hidden = self._backbone.forward([text.ids for text in texts])
-        lengths = [len(text.ids) for text in texts]
-        skipped = None if self._layout.include_prompt else [text.prompt for text in texts]
-        pooled = pool(hidden, lengths, self._layout.poolings, skipped)
-        projected: torch.Tensor = self._projection(pooled)
-        return projected.float().cpu()
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def embed_tokens(
+    backbone: Backbone, layout: Layout, projection: torch.nn.Sequential, texts: Sequence[TokenIds]
+) -> torch.Tensor:
+    """The vectors of texts in float32 on the CPU [texts, dimensions]."""
+    hidden = backbone.forward([text.ids for text in texts])
+    lengths = [len(text.ids) for text in texts]
+    skipped = None if layout.include_prompt else [text.prompt for text in texts]
+    pooled = pool(hidden, lengths, layout.poolings, skipped)
+    projected: torch.Tensor = projection(pooled)
+    return projected.float().cpu()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import replace
+from typing import Any
 
 from embedding_runtime.engine.model import Model, ModelIdentity
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
-from embedding_runtime.models.choices import LoadRequest, choose_device, choose_precision, default_name, max_tokens
+from embedding_runtime.models.choices import LoadRequest, choose_device, default_name, max_tokens
 from embedding_runtime.models.dual_layout import is_dual
 from embedding_runtime.models.files import DirectoryError, read_object, require_object, require_vocabulary
 from embedding_runtime.models.identity import identify
 from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout
+from embedding_runtime.models.memory import free_bytes, keep_memory
 from embedding_runtime.models.modules import Dense, LayerNorm
 from embedding_runtime.models.preload import preload_torch
 from embedding_runtime.models.processors import usable_processors
@@ -18,6 +22,9 @@ from embedding_runtime.models.profiles import is_nvidia_bidirectional, profile, 
 from embedding_runtime.models.source import Progress, Source, resolve
 from embedding_runtime.models.vl_config import is_vision_language
 from embedding_runtime.models.weights import find_weights
+from embedding_runtime.openmp import set_wait_policy
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["LoadRequest", "load_model", "plan"]
 
@@ -73,44 +80,60 @@ def plan(request: LoadRequest, source: Source) -> Layout:
     return replace(layout, prompts=prompts, matryoshka=sizes)
 
 
-def _prepare_torch() -> None:
+def _prepare_torch(request: LoadRequest) -> None:
+    policy = set_wait_policy(os.environ)
     preload_torch()
     import torch
 
-    torch.set_num_threads(usable_processors())
+    torch.set_num_threads(request.threads or usable_processors())
+    kept = keep_memory()
+    _log.info("%d threads compute; %s=%s (%s); freed memory is %s", torch.get_num_threads(), *policy,
+              "kept for the next batch" if kept else "the C library's to give back")  # fmt: skip
 
 
 def _load_vision_language(request: LoadRequest, source: Source, progress: Progress) -> Model:
-    _prepare_torch()
+    _prepare_torch(request)
     from embedding_runtime.models.vl_loader import load_vision_language
 
     return load_vision_language(request, source, progress)
 
 
 def _load_dual(request: LoadRequest, source: Source, progress: Progress) -> Model:
-    _prepare_torch()
+    _prepare_torch(request)
     from embedding_runtime.models.dual_loader import load_dual
 
     return load_dual(request, source, progress)
 
 
 def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progress) -> Model:
-    _prepare_torch()
+    _prepare_torch(request)
     import torch
 
+    from embedding_runtime.models.accelerate import measure_speeds, realise
     from embedding_runtime.models.architecture import read_architecture
-    from embedding_runtime.models.backbone import load_backbone
-    from embedding_runtime.models.embedder import Prompts, TextEmbedder
+    from embedding_runtime.models.backbone import Backbone, load_backbone
+    from embedding_runtime.models.embedder import Prompts, TextEmbedder, embed_tokens
+    from embedding_runtime.models.precision import plans
     from embedding_runtime.models.projection import load_projection, output_size
-    from embedding_runtime.models.selftest import SelfTestError, run_self_test
+    from embedding_runtime.models.selftest import SelfTestError, built_in_tokens, run_self_test
     from embedding_runtime.models.tokenizer import load_tokenizer
 
     device = torch.device(choose_device(request.device))
-    dtype, precision = choose_precision(request.precision, device.type)
     architecture = read_architecture(layout.transformer)
     tokenizer, tokenizer_limit = load_tokenizer(layout.transformer, lowercase=layout.lowercase)
-    backbone = load_backbone(layout.transformer, architecture, dtype, device)
     projection = load_projection(layout.steps, device)
+    tokens = built_in_tokens(tokenizer, architecture.max_positions)
+    comparable = request.precision == "float32" or _fits_twice(layout, device.type)
+
+    def load(dtype: Any) -> Backbone:
+        return load_backbone(layout.transformer, architecture, dtype, device)
+
+    progress(f"loading {source.name}: measuring what this {device.type} computes fast")
+    ways = plans(request.precision, device.type, measure_speeds(request.precision, device.type), comparable=comparable)
+    progress(f"loading {source.name}: weights")
+    backbone, computation = realise(
+        ways, load, lambda backbone: embed_tokens(backbone, layout, projection, tokens).numpy(), comparable=comparable
+    )
     dimensions = output_size(layout.steps, backbone.hidden_size * len(layout.poolings))
     progress(f"computing the fingerprint of {source.name}")
     fingerprint, files = identify(source.directory, request.cache, layout, tokenizer.to_str(), backbone.prefixes)
@@ -127,9 +150,10 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
         pooling="+".join(layout.poolings),
         normalized=layout.normalized,
         modalities=("text",),
-        precision=precision,
+        precision=computation.precision,
         prompts={name: text for name, text in (("query", prompts.query), ("passage", prompts.passage)) if text},
         files=files,
+        computation=computation,
     )
     if request.expected_fingerprint and request.expected_fingerprint != identity.fingerprint:
         raise FingerprintMismatchError(request.expected_fingerprint, identity.fingerprint)
@@ -140,3 +164,13 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     except SelfTestError as error:
         raise DirectoryError(str(error)) from error
     return model
+
+
+def _fits_twice(layout: Layout, device: str) -> bool:
+    """Whether the model, stored in at least two bytes a number, fits into memory in float32 beside itself."""
+    import torch
+
+    stored = sum(path.stat().st_size for path in find_weights(layout.transformer).paths)
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else free_bytes()
+    # In float32, twice what is stored at most; and as much again converted, with something to spare.
+    return 4 * stored <= free * 3 // 4

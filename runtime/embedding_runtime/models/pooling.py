@@ -22,6 +22,9 @@ def pool(
     hidden = hidden.float()
     sizes = torch.tensor(lengths, device=hidden.device)
     starts = sizes.cumsum(0) - sizes
+    if not (skipped is not None and any(skipped)) and Pooling.WEIGHTED_MEAN not in modes:
+        # Only those two need to know where in its text a token is.
+        return torch.cat([_pool(hidden, sizes, sizes, mode) for mode in modes], dim=1)
     positions = torch.arange(len(hidden), device=hidden.device) - torch.repeat_interleave(starts, sizes)
     if skipped is not None and any(skipped):
         skips = torch.tensor(skipped, device=hidden.device)

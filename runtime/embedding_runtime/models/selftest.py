@@ -8,11 +8,25 @@ import numpy as np
 import torch
 
 from embedding_runtime.engine.model import InputType, Model, Truncation
+from embedding_runtime.models.tokenizer import TextTokenizer, TokenIds
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from embedding_runtime.models.backbone import Backbone
 
 _TEXTS = ("The self-test embeds this sentence.", "A second one, a little longer than the first, shares its batch.")
+# On which precisions are compared: short and long, plain and odd.
+_VARIED = (
+    *_TEXTS,
+    "query",
+    "What is a vector space?",
+    "naïve café, Größe, 漢字, emoji \U0001f600",
+    "def f(x): return {k: v**2 for k, v in x.items()}  # 3.14159",
+    "Ships carry containers of bananas from Guayaquil to Rotterdam in about eighteen days, at thirteen degrees.",
+    "The committee met, disagreed about the minutes of the last meeting, and agreed to meet again. " * 3,
+)
+_COMPARED_TOKENS = 48
 # Largest difference of unit vectors by who shares the batch. Half precision rounds by about 1e-2 of a number.
 _TOLERANCE = {"float32": 2e-5}
 _HALF_TOLERANCE = 3e-2
@@ -27,6 +41,12 @@ class Testable(Model, Protocol):
 
 class SelfTestError(Exception):
     """The loaded model gave vectors that cannot be right."""
+
+
+def built_in_tokens(tokenizer: Tokenizer, limit: int | None) -> list[TokenIds]:
+    """The texts that precisions are compared on, without a prompt, cut to the model's limit."""
+    texts = TextTokenizer(tokenizer, min(_COMPARED_TOKENS, limit or _COMPARED_TOKENS))
+    return texts.tokenise(_VARIED, prompt="", truncation=Truncation.END)
 
 
 def run_self_test(model: Testable) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from embedding_runtime.engine.model import (
     DeviceLostError,
@@ -28,6 +31,7 @@ from embedding_runtime.images.tiling_rule import count_tiles
 from embedding_runtime.models.backbone import Backbone
 from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.pooling import pool
+from embedding_runtime.models.vl_config import VisionLanguage
 from embedding_runtime.models.vl_model import TokenSequence, VisionLanguageModel
 from embedding_runtime.models.vl_tokenizer import VisionTokenizer
 
@@ -46,6 +50,8 @@ class VisionLanguageEmbedder:
         self._identity = identity
         self._settings = model.settings
         self._tokenizer = VisionTokenizer(tokenizer, identity.max_input_tokens, model.settings.image_token)
+        for prompt in (prompts.query, prompts.passage, prompts.default):
+            self._tokenizer.require_room(prompt)
         self._prompts = prompts
         self._model = model
         self._limits = limits
@@ -60,9 +66,18 @@ class VisionLanguageEmbedder:
         return Backbone(self._model.language, self._model.architecture, self._model.device)
 
     @property
+    def settings(self) -> VisionLanguage:
+        """What its directory says."""
+        return self._settings
+
+    @property
     def default_batch_tokens(self) -> int:
         # A page of seven tiles is 1800 tokens; several of them keep a GPU busy.
         return 16384 if self._model.device.type == "cuda" else 2048
+
+    @property
+    def default_batch_tiles(self) -> int:
+        return 2 * self._model.tiles_at_once
 
     def prepare(
         self,
@@ -78,6 +93,23 @@ class VisionLanguageEmbedder:
                 checkpoint()
                 items[index] = self._image(index, value, truncation, checkpoint)
         return [items[index] for index in range(len(inputs))]
+
+    def between_steps(self, call: Callable[[], None]) -> None:
+        """The engine's Interruptible: a page of tiles keeps a CPU busy for long. A GPU is given all layers at once."""
+        if self._model.device.type == "cpu":
+            for layer in (*self._model.vision.encoder.layers, *self._model.language.layers):
+                layer.register_forward_pre_hook(lambda *_: call())
+
+    def prove(self) -> None:
+        """The engine's Provable. Raises SelfTestError when the vectors cannot be right."""
+        from embedding_runtime.models.selftest import run_self_test
+
+        run_self_test(self)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def see(self, tiles: NDArray[np.uint8]) -> Tensor:
+        """The vision tower and the projector alone: tiles [n, 3, side, side] -> tokens of the language model."""
+        return self._model.see(tiles)
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         sequences = [payload for payload in payloads if isinstance(payload, TokenSequence)]
@@ -108,7 +140,7 @@ class VisionLanguageEmbedder:
             )
         except InputTooLongError as error:
             raise InputTooLongError(list(texts)[error.index], error.length, error.limit) from None
-        return [Item(len(tokens.ids), TokenSequence(tokens.ids)) for tokens in tokenised]
+        return [Item(len(tokens.ids), TokenSequence(tokens.ids), key=tokens.ids.tobytes()) for tokens in tokenised]
 
     def _image(self, index: int, value: ImageInput, truncation: Truncation, checkpoint: Callable[[], None]) -> Item:
         """Images are passages. What can be refused by size is refused before anything is decoded."""
@@ -129,7 +161,8 @@ class VisionLanguageEmbedder:
         except InputTooLongError as error:
             raise InputTooLongError(index, error.length, error.limit) from None
         sequence = TokenSequence(tokens.ids, cut(pixels, self._settings.tiles), tokens.image_begins)
-        return Item(len(tokens.ids), sequence, tiles)
+        key = (tokens.ids.tobytes(), hashlib.blake2b(value.image).digest())
+        return Item(len(tokens.ids), sequence, tiles, key)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _forward(self, sequences: Sequence[TokenSequence]) -> Matrix:

@@ -12,12 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedding_runtime.models.architecture import Architecture
-from embedding_runtime.models.attention import Packed
+from embedding_runtime.models.attention import pack
 from embedding_runtime.models.vl_config import VisionLanguage
-
-# Tiles that go through the vision tower at once: what keeps a device busy without taking its memory.
-TILES_AT_ONCE = {"cuda": 32}
-_TILES_AT_ONCE_ELSEWHERE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,8 @@ class VisionLanguageModel:
 
     @property
     def tiles_at_once(self) -> int:
-        return TILES_AT_ONCE.get(self.device.type, _TILES_AT_ONCE_ELSEWHERE)
+        """Tiles that go through the vision tower in one call: what keeps a device busy without taking its memory."""
+        return 32 if self.device.type == "cuda" else 4
 
     def see(self, tiles: NDArray[np.uint8]) -> Tensor:
         """Tiles [n, 3, side, side] -> tokens [n * tile_tokens, size], in the language model's space."""
@@ -89,10 +86,7 @@ class VisionLanguageModel:
 
     def _read(self, states: Tensor, lengths: Sequence[int]) -> Tensor:
         positions = np.concatenate([np.arange(length) for length in lengths])
-        bounds = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        packed = Packed(
-            tuple(bounds.tolist()), torch.from_numpy(bounds).to(self.device), max(lengths), self.architecture.is_causal
-        )
+        packed = pack(lengths, self.device, causal=self.architecture.is_causal)
         hidden: Tensor = self.language(
             inputs_embeds=states[None], position_ids=torch.from_numpy(positions).to(self.device)[None], packed=packed
         ).last_hidden_state

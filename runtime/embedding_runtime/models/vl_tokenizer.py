@@ -52,6 +52,10 @@ class VisionTokenizer:
         # One for each number of tiles there can be.
         self._beside_images = lru_cache(64)(lambda tokens: TextTokenizer(self._tokenizer, limit + 1 - tokens))
 
+    def require_room(self, prompt: str) -> None:
+        """As TextTokenizer.require_room."""
+        self._texts.require_room(prompt)
+
     def texts(
         self, texts: Sequence[str], *, prompt: str, truncation: Truncation, checkpoint: Callable[[], None]
     ) -> list[TokenIds]:

@@ -175,3 +175,27 @@ def test_a_long_queue_that_moves_is_not_stuck() -> None:
         assert queue.stuck_seconds == 0.0
 
     asyncio.run(main())
+
+
+def test_what_changed_overtakes_routine_but_does_not_starve_it() -> None:
+    async def main() -> None:
+        now = [0.0]
+        queue = WorkQueue(lambda: now[0])
+        routine = [("ns", f"routine-{index:02}") for index in range(20)]
+        changed = [("ns", f"changed-{index:02}") for index in range(12)]
+        for key in routine:
+            queue.add(key)
+        now[0] = 1.0
+        for key in changed:
+            queue.add(key, urgent=True)
+        taken = [await queue.take() for _ in range(16)]
+        assert [key for key in taken if key in changed] == changed
+        assert sum(key in routine for key in taken) == 4
+        # What waits as routine and then changes is moved up, and handed out once.
+        queue.add(routine[-1], urgent=True)
+        rest = [await queue.take() for _ in range(16)]
+        assert rest.index(routine[-1]) <= 1
+        assert sorted(taken + rest) == sorted(routine + changed)
+        assert queue.depth == 0
+
+    asyncio.run(main())

@@ -31,8 +31,9 @@ def live(name: str, version: str, namespace: str = "search") -> dict[str, dict[s
 
 def test_a_watch_that_delivers_less_than_a_list_has_is_behind() -> None:
     deliveries = Deliveries()
-    for name, version in (("a", "5"), ("b", "9"), ("gone", "7")):
+    for name, version in (("a", "5"), ("b", "9"), ("younger", "10")):
         deliveries.event(live(name, version))
+    deliveries.event(live("gone", "7"), gone=True)
     deliveries.event(live("theirs", "3", "other"))
     a, b, gone = (("search", name) for name in ("a", "b", "gone"))
     # Deleted after the list, changed after the list: neither is late.
@@ -40,4 +41,6 @@ def test_a_watch_that_delivers_less_than_a_list_has_is_behind() -> None:
     assert deliveries.behind({a: "10", b: "9"}, "search") == (a,)
     assert gone not in deliveries.versions
     assert ("other", "theirs") in deliveries.versions
+    # Created after the list was made, delivered before it was held against the watch: not forgotten for the next one.
+    assert deliveries.behind({a: "5", b: "9", ("search", "younger"): "10"}, "search") == ()
     assert deliveries.behind({a: "5", b: "9", ("search", "new"): "11"}, None) == (("search", "new"),)

@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 from embedding_operator.observe.endpoints import MAX_PARALLEL, MAX_PARALLEL_TROUBLED, EndpointReader
 from embedding_operator.observe.follow import Key
-from embedding_operator.observe.polling import FIRST_PATIENCE, Poller
+from embedding_operator.observe.polling import FAILURES, FIRST_PATIENCE, Poller
 from embedding_operator.observe.snapshot import PodState, Reading
 
 from tests.operator.build import NOW, POD, manifest
@@ -133,5 +133,30 @@ def test_a_process_is_asked_for_its_manifest_once() -> None:
             await poller.readings(KEY, [restarted], port=served.port, tls=False)
             assert sum(path.endswith("manifest") for _, path in served.asked) == 2
             assert await poller.readings(KEY, [], port=served.port, tls=False) == {}
+
+    asyncio.run(main())
+
+
+def test_a_hiccup_changes_nothing_and_silence_does() -> None:
+    async def main() -> None:
+        news: list[Key] = []
+        async with runtime(news, timeout=0.1) as (served, poller):
+            (pod,) = pods(1, 1)
+            seen = []
+            await poller.readings(KEY, [pod], port=served.port, tls=False)
+            served.hanging = {pod.ip or ""}
+            async with asyncio.timeout(10):
+                while not seen or seen[-1] is None:
+                    readings = await poller.readings(KEY, [pod], port=served.port, tls=False)
+                    seen.append(readings[pod.name].error)
+                    await asyncio.sleep(0.05)
+            asked = len([path for _, path in served.asked if path.endswith("ready")])
+            assert asked >= 1 + FAILURES
+            assert seen[0] is None
+            assert news == [KEY]
+            served.hanging.clear()
+            async with asyncio.timeout(10):
+                while (await poller.readings(KEY, [pod], port=served.port, tls=False))[pod.name].error:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
 
     asyncio.run(main())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import logging
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 import psutil
@@ -349,6 +351,41 @@ def test_answers_that_nobody_reads_are_dropped(it: Served) -> None:
     with unread(it, 12):
         wait_until(lambda: it.server.server_state.connections, 5, "a connection")
         wait_until(lambda: not it.server.server_state.connections, 15, "no connection, and so no answer kept for it")
+
+
+def test_answers_that_nobody_reads_are_bounded_together_and_the_oldest_goes_first() -> None:
+    limits = replace(CONNECTIONS, answer_silence_seconds=60, unread_bytes=2_000_000)
+    with served(connections=limits) as it, contextlib.ExitStack() as held:
+        process = psutil.Process()
+        before = process.memory_info().rss
+        connections = [held.enter_context(unread(it, 4)) for _ in range(20)]
+        open_ones = it.server.server_state.connections
+        wait_until(lambda: 0 < len(open_ones) < 8, 20, "most connections given up")
+        assert process.memory_info().rss - before < 120_000_000
+        # Who came last still has an answer to read, and the first has none.
+        assert connections[-1].recv(4096)
+        while connections[0].recv(65536):
+            pass
+
+
+def test_endless_trailers_are_refused(it: Served) -> None:
+    """Headers behind a chunked body: nobody asked for them, and nothing keeps them."""
+    with connect(it) as connection:
+        connection.sendall(
+            b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+        )
+        lines = b"".join(b"a%d: b\r\n" % number for number in range(20_000))
+        assert pour(connection, lines, 100) < 20_000_000
+        assert status(read(connection) or b"HTTP/1.1 431 ") == 431
+
+
+def test_a_few_trailers_are_ignored(it: Served) -> None:
+    with connect(it) as connection:
+        connection.sendall(
+            b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+            b"%x\r\n%s\r\n0\r\nauthorization: Bearer x\r\nx-sum: 1\r\n\r\n" % (len(BODY), BODY)
+        )
+        assert status(read(connection)) == 200
 
 
 def test_answers_that_are_read_slowly_arrive(it: Served) -> None:

@@ -83,38 +83,45 @@ def test_information_stays_open(it: Served, path: str) -> None:
 def test_paths_and_methods_come_before_keys(it: Served) -> None:
     assert httpx.get(f"{it.url}/nowhere").status_code == 404
     assert httpx.get(f"{it.url}/v1/embeddings").status_code == 405
-    assert httpx.get(f"{it.url}/openapi.json").json()["paths"]["/v1/embeddings"]["post"]["security"] == [
-        {"BearerAuth": []}
-    ]
+    paths = httpx.get(f"{it.url}/openapi.json").json()["paths"]
+    for path, method in (("/v1/embeddings", "post"), ("/v1/models", "get"), ("/v1/models/{model_id}", "get")):
+        assert paths[path][method]["security"] == [{"BearerAuth": []}]
+
+
+def admit(gate: Gate, authorization: str) -> str | None:
+    """As the closed routes do: who it is, and one request charged."""
+    client = gate.identify(authorization)
+    gate.spend_request(client)
+    return client
 
 
 def test_changed_keys_are_read_again_and_broken_limits_keep_the_old_ones(tmp_path: Path) -> None:
     now = 0.0
     (tmp_path / "a").write_text("one")
     gate = Gate(tmp_path, clock=lambda: now)
-    assert gate.admit("Bearer one") == "a"
+    assert admit(gate, "Bearer one") == "a"
     (tmp_path / "a").write_text("two, longer")
     now = 10.0
-    assert gate.admit("Bearer two, longer") == "a"
+    assert admit(gate, "Bearer two, longer") == "a"
     with pytest.raises(ApiError):
-        gate.admit("Bearer one")
+        admit(gate, "Bearer one")
     (tmp_path / "limits.yaml").write_text("a: 7")
     now = 20.0
-    assert gate.admit("bearer two, longer") == "a"
+    assert admit(gate, "bearer two, longer") == "a"
     (tmp_path / "limits.yaml").write_text("a: {requestsPerMinute: 1}")
     now = 30.0
-    assert gate.admit("Bearer two, longer") == "a"
+    assert admit(gate, "Bearer two, longer") == "a"
     with pytest.raises(ApiError) as refused:
-        gate.admit("Bearer two, longer")
+        admit(gate, "Bearer two, longer")
     assert (refused.value.status, refused.value.headers["retry-after"]) == (429, "60")
     assert refused.value.kind == "rate_limit_error"
     now = 91.0
-    assert gate.admit("Bearer two, longer") == "a"
+    assert admit(gate, "Bearer two, longer") == "a"
 
 
 def status(gate: Gate, key: str) -> int:
     try:
-        gate.admit(f"Bearer {key}")
+        admit(gate, f"Bearer {key}")
     except ApiError as error:
         return error.status
     return 200
@@ -185,6 +192,7 @@ def test_limits_by_tokens_and_by_default(tmp_path: Path) -> None:
             httpx.post(f"{it.url}/v1/embeddings", json=BODY, headers=bearer("key-a")).status_code for _ in range(3)
         ]
         assert statuses == [200, 200, 429]
+        assert 'embedding_rejected_total{reason="rate_limit"} 1.0' in httpx.get(f"{it.url}/v1/metrics").text
         answers = [httpx.post(f"{it.url}/v1/embeddings", json=BODY, headers=bearer("key-b")) for _ in range(2)]
         assert [answer.status_code for answer in answers] == [200, 429]
         assert 1 <= int(answers[1].headers["retry-after"]) <= 60

@@ -167,6 +167,32 @@ def test_what_is_unanswered_at_the_drain_deadline_is_503() -> None:
         assert it.server.fatal is None
 
 
+@pytest.mark.parametrize("stage", ["body", "tokenising"])
+def test_the_drain_deadline_is_503_at_every_stage(stage: str) -> None:
+    body = json.dumps(BODY).encode() + b" " * 5000
+    with served(settings=ServerSettings(drain_timeout=0.3)) as it, socket.create_connection(
+        ("127.0.0.1", it.port)
+    ) as connection:  # fmt: skip
+        connection.settimeout(10)
+        it.model.reading.clear()
+        head = f"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + (body if stage == "tokenising" else body[:10]))
+        wait_until(lambda: it.state.working, 5, "a request in progress")
+        if stage == "tokenising":
+            wait_until(lambda: it.model.preparing, 5, "a request being tokenised")
+        it.server.handle_exit(15, None)
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+        top, _, answer = received.partition(b"\r\n\r\n")
+        assert top.startswith(b"HTTP/1.1 503 ")
+        for header in (b"\r\nretry-after: ", b"\r\nx-request-id: ", b"\r\nconnection: close"):
+            assert header in top
+        assert json.loads(answer)["message"] == "this replica is stopping; try again"
+        wait_until(lambda: not it.server.server_state.tasks, 5, "no request in progress")
+        assert it.server.fatal is None
+
+
 @pytest.fixture
 def captured() -> Iterator[list[str]]:
     """What the JSON log holds."""

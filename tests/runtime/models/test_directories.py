@@ -13,7 +13,7 @@ import torch
 import transformers
 from embedding_runtime.engine.model import InputTooLongError, InputType, Model, Pooling, Truncation
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
-from embedding_runtime.models.attention import Packed
+from embedding_runtime.models.attention import Packed, pack
 from embedding_runtime.models.tokenizer import TokenIds
 from safetensors.torch import load_file, save_file
 
@@ -121,7 +121,7 @@ def test_fingerprint_covers_what_moves_vectors_and_nothing_else(bert: tuple[Path
 def test_the_identity_is_computed_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(copy).identity
     assert (copy / ".embedding-runtime.json").exists()
-    monkeypatch.setattr("embedding_runtime.models.identity._compute", None)
+    monkeypatch.setattr("embedding_runtime.models.identity.fingerprint", None)
     assert load(copy).identity.files == first.files
 
 
@@ -352,9 +352,8 @@ def test_the_causal_trap_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A model that should look both ways but is run looking back must not become ready, nor the other way round."""
     from embedding_runtime.models import backbone as module
 
-    class Backwards(Packed):
-        def __init__(self, bounds: Any, cumulative: Any, longest: int, causal: bool) -> None:
-            super().__init__(bounds, cumulative, longest, not causal)
+    def backwards(lengths: Any, device: Any, *, causal: bool) -> Packed:
+        return pack(lengths, device, causal=not causal)
 
     for name in ("llama-bidirectional", "qwen3"):
         directory = tmp_path / name
@@ -362,7 +361,7 @@ def test_the_causal_trap_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         add_modules(directory)
         load(directory)
         with monkeypatch.context() as patch:
-            patch.setattr(module, "Packed", Backwards)
+            patch.setattr(module, "pack", backwards)
             assert "its vectors would be wrong" in reason(directory)
 
 
@@ -450,7 +449,3 @@ def test_paths_out_of_the_directory_are_refused(copy: Path) -> None:
 def test_half_precision_stays_close(bert: tuple[Path, Any]) -> None:
     exact, rough = vectors(load(bert[0]), TEXTS), vectors(load(bert[0], precision="bfloat16"), TEXTS)
     assert float((exact * rough).sum(1).min()) > 0.999
-
-
-def test_precision_int8_is_refused(bert: tuple[Path, Any]) -> None:
-    assert "Int8 is not available" in reason(bert[0], precision="int8")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from embedding_runtime.engine.model import Model, Truncation
 from embedding_runtime.models.architecture import PACKED
+from embedding_runtime.models.backbone import similar
 from embedding_runtime.models.loader import LoadRequest, load_model
 from embedding_runtime.outputs.vectors import EmbeddingType, finish
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ def vectors(model: Model, texts: tuple[str, ...]) -> NDArray[np.float32]:
 
 
 def load(directory: Path, **options: Any) -> Model:
-    request = LoadRequest(str(directory), cache=directory / "cache", device="cpu", **options)
+    chosen = {"device": "cpu", "precision": "float32"} | options
+    request = LoadRequest(str(directory), cache=directory / "cache", **chosen)
     return load_model(request, lambda message: None)
 
 
@@ -72,6 +74,19 @@ def test_family(tmp_path: Path, kind: Family) -> None:
     np.testing.assert_allclose(together, expected, atol=2e-6)
     alone = np.concatenate([vectors(model, (text,)) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "groups"),
+    [
+        ([5], [(0, 1)]),
+        ([3, 3, 3, 3], [(0, 4)]),
+        ([8, 9, 10], [(0, 3)]),
+        ([3, 4, 60, 64, 300], [(0, 2), (2, 4), (4, 5)]),
+    ],
+)
+def test_what_is_padded_is_padded_with_its_like(lengths: list[int], groups: list[tuple[int, int]]) -> None:
+    assert [(group.start, group.stop) for group in similar(lengths)] == groups
 
 
 def test_every_packed_family_is_tried() -> None:

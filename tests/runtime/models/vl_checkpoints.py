@@ -109,7 +109,9 @@ def build(
         "mlp1.": projector,
     }
     weights = {
-        prefix + name: _values(prefix.removesuffix("vision_model.") + name, parameter.shape).to(dtype)
+        prefix + name: _values(
+            prefix.replace("vision_model.vision_model.", "vision_model.") + name, parameter.shape
+        ).to(dtype)
         for prefix, module in towers.items()
         for name, parameter in module.named_parameters()
     }
