@@ -38,9 +38,7 @@ def load_dual(request: LoadRequest, source: Source, progress: Progress) -> DualE
     given = (("query", request.query_prompt), ("passage", request.passage_prompt))
     layout = replace(layout, prompts={**layout.prompts, **{kind: text for kind, text in given if text is not None}})
     if request.pooling is not None:
-        raise DirectoryError(
-            "gives one vector for each input by itself; leave --pooling (EMBEDDING_POOLING) out"
-        )
+        raise DirectoryError("gives one vector for each input by itself; leave --pooling (EMBEDDING_POOLING) out")
     require_vocabulary(layout.transformer)
     device = torch.device(choose_device(request.device))
     dtype, precision = choose_precision(request.precision, device.type)

@@ -9,7 +9,7 @@ from typing import Any
 
 from embedding_runtime.engine.model import Model, ModelIdentity
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
-from embedding_runtime.models.choices import LoadRequest, choose_device, default_name, max_tokens
+from embedding_runtime.models.choices import LoadRequest, choose_device, default_name, input_limits
 from embedding_runtime.models.dual_layout import is_dual
 from embedding_runtime.models.files import DirectoryError, read_object, require_object, require_vocabulary
 from embedding_runtime.models.identity import identify
@@ -138,7 +138,7 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     progress(f"computing the fingerprint of {source.name}")
     fingerprint, files = identify(source.directory, request.cache, layout, tokenizer.to_str(), backbone.prefixes)
     prompts = Prompts(layout.query_prompt, layout.passage_prompt, layout.prompts.get(layout.default_prompt or "", ""))
-    limits = [limit for limit in (tokenizer_limit, backbone.max_positions) if limit]
+    limits = input_limits(request.max_input_tokens, layout, tokenizer_limit, backbone.max_positions)
     identity = ModelIdentity(
         id=request.served_name or default_name(source),
         source=source.name,
@@ -146,7 +146,7 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
         fingerprint=fingerprint,
         dimensions=dimensions,
         supported_dimensions=tuple(sorted({*(size for size in layout.matryoshka if size < dimensions), dimensions})),
-        max_input_tokens=max_tokens(request.max_input_tokens, layout.max_tokens, min(limits, default=None)),
+        max_input_tokens=max(limits.values()),
         pooling="+".join(layout.poolings),
         normalized=layout.normalized,
         modalities=("text",),
@@ -157,7 +157,7 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     )
     if request.expected_fingerprint and request.expected_fingerprint != identity.fingerprint:
         raise FingerprintMismatchError(request.expected_fingerprint, identity.fingerprint)
-    model = TextEmbedder(identity, tokenizer, prompts, backbone, layout, projection)
+    model = TextEmbedder(identity, tokenizer, limits, prompts, backbone, layout, projection)
     progress(f"testing {source.name}")
     try:
         run_self_test(model)

@@ -206,6 +206,72 @@ def test_prompts_by_input_type_and_left_out_of_pooling(bert: tuple[Path, Any], c
     np.testing.assert_allclose(vectors(load(copy), TEXTS), theirs, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"query_length": 4, "document_length": 6},
+        {"max_seq_length": 8, "document_length": 12},
+        {"processing_kwargs": {"text": {"max_length": 5, "padding": True}}, "query_length": 9},
+        {"processor_kwargs": {"model_max_length": 7}, "max_seq_length": 9},
+        # More than its tokenizer says, which is 64.
+        {"max_seq_length": 100},
+        {"modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+         "module_output_name": "token_embeddings", "unpad_inputs": False, "model_args": {"torch_dtype": "float32"}},
+    ],
+)  # fmt: skip
+def test_settings_of_the_transformer_module(copy: Path, settings: dict[str, Any]) -> None:
+    """What sentence-transformers makes of them, for a text that is longer than they allow."""
+    import sentence_transformers
+
+    write_json(copy / "sentence_bert_config.json", settings)
+    peer = sentence_transformers.SentenceTransformer(str(copy), device="cpu", local_files_only=True)
+    model = load(copy)
+    text = "the quick brown fox jumps over the lazy dog " * 12
+    for kind, encode in (
+        (InputType.QUERY, peer.encode_query), (InputType.PASSAGE, peer.encode_document), (None, peer.encode),
+    ):  # fmt: skip
+        item = model.prepare([text], kind, Truncation.END)[0]
+        ours = model.embed([item.payload])[0]
+        np.testing.assert_allclose(ours / np.linalg.norm(ours), encode([text])[0], atol=2e-6, err_msg=str(kind))
+        assert item.tokens <= model.identity.max_input_tokens
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"modality_config": {"text": {"method": "forward", "method_output_name": ["hidden_states", 0]}},
+          "module_output_name": "token_embeddings"}, "modality_config.text.method_output_name ['hidden_states', 0]"),
+        ({"modality_config": {"text": {"method": "get_text_features", "method_output_name": "pooler_output"}},
+          "module_output_name": "sentence_embedding"}, "modality_config.text.method 'get_text_features'"),
+        ({"modality_config": {"message": {"method": "forward", "method_output_name": "last_hidden_state"}},
+          "module_output_name": "token_embeddings"}, "modality_config.message"),
+        ({"processing_kwargs": {"text": {"add_special_tokens": False}}}, "processing_kwargs.text.add_special_tokens"),
+        ({"processing_kwargs": {"common": {"truncation_side": "left"}}}, "processing_kwargs.common.truncation_side"),
+        ({"query_expansion": {"strategy": "fixed", "length": 32}}, "query_expansion"),
+        ({"config_args": {"is_decoder": True}}, "config_args.is_decoder True"),
+        ({"model_args": {"subfolder": "onnx"}}, "model_args.subfolder 'onnx'"),
+        ({"tokenizer_name_or_path": "other"}, "tokenizer_name_or_path 'other'"),
+        ({"query_length": 0}, "query_length must be a positive integer"),
+    ],
+)  # fmt: skip
+def test_settings_that_are_not_served_are_named(copy: Path, settings: dict[str, Any], words: str) -> None:
+    write_json(copy / "sentence_bert_config.json", settings)
+    assert reason(copy).startswith(f"sentence_bert_config.json: {words}")
+
+
+def test_a_list_of_poolings_is_concatenated_as_written(copy: Path) -> None:
+    import sentence_transformers
+
+    edit(copy / "1_Pooling/config.json", pooling_mode=["mean", "cls", "max"])
+    peer = sentence_transformers.SentenceTransformer(str(copy), device="cpu", local_files_only=True)
+    np.testing.assert_allclose(vectors(load(copy), TEXTS), peer.encode(list(TEXTS)), atol=2e-6)
+
+
+def test_normalising_something_else_is_refused(copy: Path) -> None:
+    write_json(copy / "2_Normalize/config.json", {"module_input_name": "token_embeddings"})
+    assert "2_Normalize/config.json: module_input_name 'token_embeddings' is not supported" in reason(copy)
+
+
 @pytest.mark.parametrize("name", ["bert", "xlm-roberta", "mpnet", "qwen3", "gemma3", "modernbert"])
 def test_sentence_transformers_agrees(tmp_path: Path, name: str) -> None:
     import sentence_transformers
