@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import replace
@@ -9,17 +10,18 @@ from typing import Any
 
 from embedding_runtime.engine.model import Model, ModelIdentity
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
+from embedding_runtime.models.advance import Progress, read_ahead
 from embedding_runtime.models.choices import LoadRequest, choose_device, default_name, input_limits
 from embedding_runtime.models.dual_layout import is_dual
 from embedding_runtime.models.files import DirectoryError, read_object, require_object, require_vocabulary
 from embedding_runtime.models.identity import identify
-from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout
+from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout, weight_folders
 from embedding_runtime.models.memory import free_bytes, keep_memory
 from embedding_runtime.models.modules import Dense, LayerNorm
 from embedding_runtime.models.preload import preload_torch
 from embedding_runtime.models.processors import usable_processors
 from embedding_runtime.models.profiles import is_nvidia_bidirectional, profile, trained_sizes
-from embedding_runtime.models.source import Progress, Source, resolve
+from embedding_runtime.models.source import Source, resolve
 from embedding_runtime.models.vl_config import is_vision_language
 from embedding_runtime.models.weights import find_weights
 from embedding_runtime.openmp import set_wait_policy
@@ -80,6 +82,13 @@ def plan(request: LoadRequest, source: Source) -> Layout:
     return replace(layout, prompts=prompts, matryoshka=sizes)
 
 
+def _read_weights(source: Source, progress: Progress) -> None:
+    """Read the weights from wherever they lie, telling how far that is; what is wrong with them is said later."""
+    with contextlib.suppress(DirectoryError):
+        paths = [path for folder in weight_folders(source.directory) for path in find_weights(folder).paths]
+        read_ahead(paths, f"loading {source.name}", progress)
+
+
 def _prepare_torch(request: LoadRequest) -> None:
     policy = set_wait_policy(os.environ)
     preload_torch()
@@ -92,6 +101,7 @@ def _prepare_torch(request: LoadRequest) -> None:
 
 
 def _load_vision_language(request: LoadRequest, source: Source, progress: Progress) -> Model:
+    _read_weights(source, progress)
     _prepare_torch(request)
     from embedding_runtime.models.vl_loader import load_vision_language
 
@@ -99,6 +109,7 @@ def _load_vision_language(request: LoadRequest, source: Source, progress: Progre
 
 
 def _load_dual(request: LoadRequest, source: Source, progress: Progress) -> Model:
+    _read_weights(source, progress)
     _prepare_torch(request)
     from embedding_runtime.models.dual_loader import load_dual
 
@@ -106,6 +117,7 @@ def _load_dual(request: LoadRequest, source: Source, progress: Progress) -> Mode
 
 
 def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progress) -> Model:
+    _read_weights(source, progress)
     _prepare_torch(request)
     import torch
 
@@ -135,8 +147,7 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
         ways, load, lambda backbone: embed_tokens(backbone, layout, projection, tokens).numpy(), comparable=comparable
     )
     dimensions = output_size(layout.steps, backbone.hidden_size * len(layout.poolings))
-    progress(f"computing the fingerprint of {source.name}")
-    fingerprint, files = identify(source.directory, request.cache, layout, tokenizer.to_str(), backbone.prefixes)
+    fingerprint, files = identify(source, request.cache, layout, tokenizer.to_str(), backbone.prefixes, progress)
     prompts = Prompts(layout.query_prompt, layout.passage_prompt, layout.prompts.get(layout.default_prompt or "", ""))
     limits = input_limits(request.max_input_tokens, layout, tokenizer_limit, backbone.max_positions)
     identity = ModelIdentity(

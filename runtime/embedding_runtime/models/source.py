@@ -6,16 +6,16 @@ import fnmatch
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedding_runtime.models.advance import Advance, Progress
 from embedding_runtime.models.files import DirectoryError
 from embedding_runtime.models.layout import weight_folders
 from embedding_runtime.models.weights import find_weights
 
-Progress = Callable[[str], None]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _WANTED = ("*.json", "*.txt", "*.model", "*.safetensors", "*.tiktoken", "*.jinja")
@@ -139,9 +139,10 @@ def _bar(progress: Progress, repository: str, total: int) -> Any:
 
     class Bar(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
+            # What comes over the network is counted apart from what is written: once is enough.
+            name = kwargs.pop("name", None) or ""
             kwargs["disable"] = True
-            self._bytes = kwargs.get("unit") == "B"
+            self._bytes = kwargs.get("unit") == "B" and not name.endswith(".transfer")
             super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> bool | None:
@@ -149,8 +150,7 @@ def _bar(progress: Progress, repository: str, total: int) -> Any:
                 with lock:
                     state["bytes"] += int(n or 0)
                     done = min(state["bytes"], total)
-                share = 100 * done // total if total else 100
-                progress(f"downloading {repository}: {share} %, {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+                progress(Advance(f"downloading {repository}", done, total))
             return None
 
     return Bar

@@ -13,7 +13,9 @@ import torch
 import transformers
 from embedding_runtime.engine.model import InputTooLongError, InputType, Model, Pooling, Truncation
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
+from embedding_runtime.models.advance import Advance
 from embedding_runtime.models.attention import Packed, pack
+from embedding_runtime.models.loader import LoadRequest, load_model
 from embedding_runtime.models.tokenizer import TokenIds
 from safetensors.torch import load_file, save_file
 
@@ -116,6 +118,20 @@ def test_fingerprint_covers_what_moves_vectors_and_nothing_else(bert: tuple[Path
     with pytest.raises(FingerprintMismatchError, match="FingerprintMismatch"):
         load(copy, expected_fingerprint=reference)
     assert load(copy, expected_fingerprint=changed).identity.fingerprint == changed
+
+
+def test_how_far_loading_is(copy: Path) -> None:
+    seen: list[Advance] = []
+    words: list[str] = []
+    request = LoadRequest(str(copy), cache=copy / "cache", device="cpu")
+    load_model(request, lambda told: seen.append(told) if isinstance(told, Advance) else words.append(told))
+    size = (copy / "model.safetensors").stat().st_size
+    last = {advance.step: advance for advance in seen}
+    assert list(last) == [f"loading {copy}", f"computing the fingerprint of {copy}"]
+    assert last[f"loading {copy}"] == Advance(f"loading {copy}", size, size)
+    fingerprint = last[f"computing the fingerprint of {copy}"]
+    # The tensors, and every file.
+    assert fingerprint.done == fingerprint.total > 1.9 * size
 
 
 def test_the_identity_is_computed_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
