@@ -45,6 +45,7 @@ class Progress:
         self._logged = float("-inf")
         self._drawn = False
         self._drawn_at = float("-inf")
+        self._done = ""
 
     def __call__(self, message: str | Advance) -> None:
         """`message` is a step, or how far it is. May be called from several threads."""
@@ -54,15 +55,24 @@ class Progress:
             step = message.step if isinstance(message, Advance) else text
             now = self._clock()
             if self._terminal is not None and isinstance(message, Advance):
-                if step != self._step or message.share == 1 or now - self._drawn_at >= _DRAW_SECONDS:
-                    self._terminal.write(f"\r\x1b[K{bar(message, shutil.get_terminal_size().columns)}")
-                    self._terminal.flush()
-                    self._drawn, self._drawn_at = True, now
+                self._draw(message, now)
             elif step != self._step or now - self._logged >= _LOG_SECONDS:
                 self._clear()
                 _log.info("%s", text)
                 self._logged = now
             self._step = step
+
+    def _draw(self, advance: Advance, now: float) -> None:
+        """Draw over the line of before; what is done keeps its line."""
+        is_new = advance.step != self._step
+        if advance.step == self._done or not (is_new or advance.share == 1 or now - self._drawn_at >= _DRAW_SECONDS):
+            return
+        assert self._terminal is not None
+        self._done = advance.step if advance.share == 1 else ""
+        end = "\n" if self._done else ""
+        self._terminal.write(f"\r\x1b[K{bar(advance, shutil.get_terminal_size().columns)}{end}")
+        self._terminal.flush()
+        self._drawn, self._drawn_at = not self._done, now
 
     def finish(self) -> None:
         """Leave the terminal on a fresh line."""

@@ -33,19 +33,18 @@ def test_drawn_on_a_terminal() -> None:
     now = 0.0
     progress = Progress(lambda message: None, terminal, clock=lambda: now)
     progress("looking up m")
-    for done in (0, 50, 51, 100):
+    for done in (0, 50, 51, 100, 100):
         progress(Advance("downloading m", done * 1_000_000, 100_000_000))
         now += 0.06
     progress("loading m")
     progress.finish()
     lines = terminal.getvalue().split("\r\x1b[K")
-    # Redrawn at most ten times a second, and when it is done; then the line is free again.
+    # Redrawn at most ten times a second, and once when it is done.
     assert lines == [
         "",
         "downloading m  [--------------------]   0 %  0/100 MB",
         "downloading m  [##########----------]  51 %  51/100 MB",
-        "downloading m  [####################] 100 %  100/100 MB",
-        "",
+        "downloading m  [####################] 100 %  100/100 MB\n",
     ]
 
 
