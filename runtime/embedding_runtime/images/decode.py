@@ -20,6 +20,7 @@ from PIL import Image
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # Pixels from which an image is decoded alone: it may take a gigabyte meanwhile.
 _LARGE = 16_000_000
+_STRIP = 256
 _one_large = threading.Lock()
 # Sizes are checked here, against limits that are ours, before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -86,15 +87,23 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     try:
         image.load()
-        if image.mode.startswith("I;16"):
-            grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-            return np.repeat(grey[:, :, None], 3, axis=2)
-        # A copy, because Pillow's own memory cannot be written and torch warns about that.
-        return np.array(image.convert("RGB"))
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        # In strips, so that what conversions need beside the result is small.
+        for top in range(0, image.height, _STRIP):
+            strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+            pixels[top : top + _STRIP] = _rgb(strip)
+        return pixels
     except MemoryError:
         raise
     except Exception as error:
         raise UnusableImageError("is damaged or incomplete") from error
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:

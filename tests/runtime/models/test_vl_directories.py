@@ -253,3 +253,27 @@ def test_the_vision_tower_is_fed_together(checkpoint: Path) -> None:
     finally:
         handle.remove()
     assert calls == [3]
+
+
+def test_a_query_in_the_midst_of_a_page(checkpoint: Path) -> None:
+    """Between any two layers of either tower another input may be embedded; neither vector changes."""
+    model: Any = load(checkpoint)
+    page = model.prepare([ImageInput(png(picture(60, 40)))], None, Truncation.NONE)[0].payload
+    query = model.prepare(["a vector"], InputType.QUERY, Truncation.NONE)[0].payload
+    expected = model.embed([page]), model.embed([query])
+    between: list[Any] = []
+    busy = False
+
+    def interrupt() -> None:
+        nonlocal busy
+        if not busy:
+            busy = True
+            between.append(model.embed([query]))
+            busy = False
+
+    model.between_steps(interrupt)
+    np.testing.assert_array_equal(model.embed([page]), expected[0])
+    # Three layers see seven tiles in two calls, two layers read.
+    assert len(between) == 3 * 2 + 2
+    for vector in between:
+        np.testing.assert_array_equal(vector, expected[1])
