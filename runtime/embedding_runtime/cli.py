@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -34,7 +33,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def _serve(alias: list[str] | None = None, **flags: Any) -> None:
     from embedding_runtime.logs import set_up_logging
-    from embedding_runtime.service import report, serve
+    from embedding_runtime.service import leave, report, serve
 
     if alias:
         flags["model_aliases"] = tuple(alias)
@@ -47,12 +46,12 @@ def _serve(alias: list[str] | None = None, **flags: Any) -> None:
         serve(settings)
     except FatalError as error:
         report(error)
-        sys.stdout.flush()
-        raise typer.Exit(error.exit_status) from None
+        leave(error.exit_status)
     except Exception as error:
         logging.getLogger(__name__).critical("a defect of the server", exc_info=error)
         report(FatalError(f"a defect of the server: {type(error).__name__}: {error}"))
-        raise typer.Exit(FatalError.exit_status) from None
+        leave(FatalError.exit_status)
+    leave(0)
 
 
 def _is_show_config() -> bool:

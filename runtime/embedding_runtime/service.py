@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from embedding_runtime import __version__
 from embedding_runtime.api.app import create_app
@@ -171,6 +172,22 @@ def _load_request(settings: Settings) -> LoadRequest:
         threads=settings.threads,
         max_image_bytes=settings.max_image_bytes,
     )
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with this status, now.
+
+    At its normal end the interpreter waits for every thread it did not start as a daemon: those of a download, which
+    would hold a server that was told to stop until their files have arrived or the hub gave up. A thread in the middle
+    of torch's code may not outlive the interpreter either. What is written is flushed; partial downloads are resumed.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    if any(thread is not threading.current_thread() for thread in threading.enumerate()):
+        os._exit(status)
+    sys.exit(status)
 
 
 def report(error: FatalError) -> None:

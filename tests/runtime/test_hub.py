@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
+from embedding_runtime.models import source
 
 from tests.runtime.helpers import server, wait_until
 from tests.runtime.hub import COMMIT, Hub, hub
-from tests.runtime.models.checkpoints import add_modules, build, family
+from tests.runtime.models.checkpoints import HIDDEN, add_modules, build, family, write_json
 
 NAME = "acme/tiny"
 
@@ -66,6 +70,30 @@ def test_download_with_progress_then_restart_without_the_hub(it: Hub, tmp_path: 
     assert os.listdir(tmp_path / "home") == []
 
 
+def test_sigterm_ends_a_stalled_download_at_once(it: Hub, tmp_path: Path) -> None:
+    """The client's own threads wait for the hub; the process must not wait for them."""
+    it.hold.clear()
+    try:
+        with server("--model", NAME, "--revision", COMMIT, environment=environment(it, tmp_path)) as process:
+            url = process.wait_for_port()
+
+            def downloading() -> bool:
+                return bool(httpx.get(f"{url}/v1/health/ready").json()["message"].startswith("downloading"))
+
+            wait_until(downloading, 60, "download")
+            began = time.monotonic()
+            process.process.send_signal(signal.SIGTERM)
+            assert process.wait_for_exit(30) == 0
+            assert time.monotonic() - began < 5
+            assert process.lines[-1].endswith("stopped")
+            it.hold.set()
+        # What was left half way is no obstacle to the next start.
+        with server("--model", NAME, "--revision", COMMIT, environment=environment(it, tmp_path)) as process:
+            process.wait_until_ready()
+    finally:
+        it.hold.set()
+
+
 def test_an_unknown_revision_and_repository_are_named(it: Hub, tmp_path: Path) -> None:
     variables = environment(it, tmp_path)
     with server("--model", NAME, "--revision", "no-such", environment=variables) as process:
@@ -84,3 +112,29 @@ def test_a_gated_repository_says_what_to_do(it: Hub, tmp_path: Path) -> None:
             assert "give HF_TOKEN" in process.lines[-1]
     finally:
         it.gated = False
+
+
+def test_pickled_weights_of_one_module_beside_safetensors_of_another(tmp_path: Path) -> None:
+    """Each folder decides by itself: many repositories were converted at their root only."""
+    directory = tmp_path / "repository"
+    directory.mkdir()
+    build(directory, family("bert"))
+    add_modules(directory, "mean", "Dense")
+    write_json(directory / "2_Dense/config.json", {"in_features": HIDDEN, "out_features": 16, "bias": False})
+    torch.save({"linear.weight": torch.randn(16, HIDDEN)}, directory / "2_Dense/pytorch_model.bin")
+    (directory / "pytorch_model.bin").write_bytes(b"the same weights again")
+    cache = tmp_path / "cache"
+    with hub(NAME, directory) as it:
+        variables = environment(it, tmp_path)
+        with server("--model", NAME, "--revision", COMMIT, environment=variables) as process:
+            process.wait_until_ready()
+            manifest = httpx.get(f"{process.url}/v1/manifest").json()["model"]
+        assert manifest["dimensions"] == 16
+        fetched = {request for request in it.requests if request.startswith("GET") and request.endswith(".bin")}
+        assert len(fetched) == 1
+        assert "2_Dense" in fetched.pop()
+    # Whole: served without a hub. The module's weights missing: not taken for whole.
+    found = source._already_downloaded(NAME, COMMIT, cache)
+    assert found is not None
+    (found / "2_Dense/pytorch_model.bin").unlink()
+    assert source._already_downloaded(NAME, COMMIT, cache) is None

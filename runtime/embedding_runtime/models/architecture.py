@@ -73,6 +73,7 @@ def read_architecture(directory: Path) -> Architecture:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DirectoryError(f"model type {declared!r} cannot be loaded: {reason}") from error
+    _require_text_encoder(declared, family, config)
     is_causal = family in _DECODERS and not _looks_both_ways(declared, raw)
     if family in _DECODERS:
         config.use_cache = False
@@ -83,6 +84,18 @@ def read_architecture(directory: Path) -> Architecture:
     if family in _OFFSET_POSITIONS:
         offset = int(config.pad_token_id if config.pad_token_id is not None else 1) + 1
     return Architecture(family, config, _TEXT_PARTS.get(family, family) in PACKED, is_causal, offset)
+
+
+def _require_text_encoder(declared: str, family: str, config: Any) -> None:
+    """Raises DirectoryError for what has no hidden state for each token of a text, which is all that can be pooled."""
+    if getattr(config, "is_encoder_decoder", False):
+        raise DirectoryError(f"model type {declared!r} is an encoder-decoder, which is not supported; use an encoder")
+    size = getattr(config, "hidden_size", None) or getattr(config, "dim", None)
+    if family not in _TEXT_PARTS and not (size and getattr(config, "vocab_size", None)):
+        raise DirectoryError(
+            f"model type {declared!r} has no hidden state for each token of a text, so nothing to pool; use a text "
+            "encoder, or of the models with a tower for texts and one for images clip and siglip (without --pooling)"
+        )
 
 
 def text_part(architecture: Architecture) -> Architecture | None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedding_runtime.engine.model import Pooling
+from embedding_runtime.engine.model import InputType, Pooling
 from embedding_runtime.models.files import DirectoryError
+from embedding_runtime.models.layout import Layout
 from embedding_runtime.models.source import Source
 
 
@@ -38,6 +39,21 @@ def max_tokens(wanted: int | None, layout: int | None, capacity: int | None) -> 
     if wanted and capacity and wanted > capacity:
         raise DirectoryError(f"--max-input-tokens {wanted} is more than the model's {capacity}")
     return min(chosen, capacity or chosen)
+
+
+def input_limits(
+    wanted: int | None, layout: Layout, tokenizer: int | None, positions: int | None
+) -> dict[InputType | None, int]:
+    """The limits of inputs in tokens by what they are: the user's, else as the layout says, else the tokenizer's.
+
+    A length the layout says counts for more than the tokenizer's, as in sentence-transformers; none reaches beyond the
+    model's positions.
+    """
+    every = max_tokens(wanted, layout.max_tokens or tokenizer, positions)
+    told = {InputType.QUERY: layout.query_tokens, InputType.PASSAGE: layout.passage_tokens}
+    if wanted is not None:
+        told = {}
+    return {None: every} | {kind: max_tokens(None, told.get(kind) or every, positions) for kind in InputType}
 
 
 def default_name(source: Source) -> str:

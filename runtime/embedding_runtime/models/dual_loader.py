@@ -13,6 +13,7 @@ from embedding_runtime.engine.model import ModelFile, ModelIdentity
 from embedding_runtime.errors import FingerprintMismatchError
 from embedding_runtime.images.decode import ImageLimits
 from embedding_runtime.models import identity as identities
+from embedding_runtime.models.advance import Progress
 from embedding_runtime.models.choices import LoadRequest, choose_device, choose_precision, default_name, max_tokens
 from embedding_runtime.models.dual_embedder import DualEmbedder, Towers
 from embedding_runtime.models.dual_layout import DualLayout, read_dual
@@ -22,7 +23,7 @@ from embedding_runtime.models.fingerprint import canonical_config, canonical_ten
 from embedding_runtime.models.loading import check_loaded
 from embedding_runtime.models.projection import load_projection, output_size
 from embedding_runtime.models.selftest import SelfTestError, check_vectors
-from embedding_runtime.models.source import Progress, Source
+from embedding_runtime.models.source import Source
 from embedding_runtime.models.tokenizer import load_tokenizer
 from embedding_runtime.models.weights import StoredTensor, find_weights, stored_tensors
 
@@ -38,7 +39,7 @@ def load_dual(request: LoadRequest, source: Source, progress: Progress) -> DualE
     given = (("query", request.query_prompt), ("passage", request.passage_prompt))
     layout = replace(layout, prompts={**layout.prompts, **{kind: text for kind, text in given if text is not None}})
     if request.pooling is not None:
-        raise DirectoryError("has a vector for each input by itself: --pooling (EMBEDDING_POOLING) means nothing to it")
+        raise DirectoryError("gives one vector for each input by itself; leave --pooling (EMBEDDING_POOLING) out")
     require_vocabulary(layout.transformer)
     device = torch.device(choose_device(request.device))
     dtype, precision = choose_precision(request.precision, device.type)
@@ -46,8 +47,7 @@ def load_dual(request: LoadRequest, source: Source, progress: Progress) -> DualE
     tokenizer, tokenizer_limit = load_tokenizer(layout.transformer, lowercase=layout.lowercase)
     projection = load_projection(layout.steps, device)
     dimensions = output_size(layout.steps, size)
-    progress(f"computing the fingerprint of {source.name}")
-    fingerprint, files = _identify(request, source, replace(dual, layout=layout), tokenizer.to_str())
+    fingerprint, files = _identify(request, source, replace(dual, layout=layout), tokenizer.to_str(), progress)
     prompts = Prompts(layout.query_prompt, layout.passage_prompt, layout.prompts.get(layout.default_prompt or "", ""))
     identity = ModelIdentity(
         id=request.served_name or default_name(source),
@@ -118,7 +118,7 @@ def _load_towers(dual: DualLayout, dtype: torch.dtype, device: torch.device) -> 
 
 
 def _identify(
-    request: LoadRequest, source: Source, dual: DualLayout, loaded_tokenizer: str
+    request: LoadRequest, source: Source, dual: DualLayout, loaded_tokenizer: str, progress: Progress
 ) -> tuple[str, tuple[ModelFile, ...]]:
     facts: dict[str, Any] = {
         "tokenizer": identities.tokenizer_facts(dual.layout.transformer, loaded_tokenizer),
@@ -134,4 +134,4 @@ def _identify(
         kept = [tensor for tensor in towers if not _UNUSED.search(tensor.name)]
         return {"transformer": kept} | identities.step_tensors(dual.layout.steps)
 
-    return identities.name(source.directory, request.cache, facts, tensors)
+    return identities.name(source, request.cache, facts, tensors, progress)

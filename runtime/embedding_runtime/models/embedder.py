@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,15 +51,17 @@ class TextEmbedder:
         self,
         identity: ModelIdentity,
         tokenizer: Tokenizer,
+        limits: Mapping[InputType | None, int],
         prompts: Prompts,
         backbone: Backbone,
         layout: Layout,
         projection: torch.nn.Sequential,
     ) -> None:
         self._identity = identity
-        self._tokenizer = TextTokenizer(tokenizer, identity.max_input_tokens)
-        for prompt in (prompts.query, prompts.passage, prompts.default):
-            self._tokenizer.require_room(prompt)
+        by_limit = {limit: TextTokenizer(tokenizer, limit) for limit in set(limits.values())}
+        self._tokenizers = {kind: by_limit[limit] for kind, limit in limits.items()}
+        for kind, text_tokenizer in self._tokenizers.items():
+            text_tokenizer.require_room(prompts.for_type(kind))
         self._prompts = prompts
         self._backbone = backbone
         self._layout = layout
@@ -92,7 +94,8 @@ class TextEmbedder:
     ) -> list[Item]:
         texts = [text for text in inputs if isinstance(text, str)]
         prompt = self._prompts.for_type(input_type)
-        tokenised = self._tokenizer.tokenise(texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint)
+        tokenizer = self._tokenizers[input_type]
+        tokenised = tokenizer.tokenise(texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint)
         if self._layout.include_prompt:
             return [Item(len(tokens.ids), tokens, key=tokens.ids.tobytes()) for tokens in tokenised]
         # Pooling leaves the prompt's tokens out, so that the same ids behind another prompt give another vector.

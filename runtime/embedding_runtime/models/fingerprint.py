@@ -15,10 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from embedding_runtime.models.advance import Count, uncounted
 from embedding_runtime.models.weights import StoredTensor
 
 # Raise this when a change of ours moves vectors by more than rounding.
 PREPROCESSING_VERSION = 1
+# Bytes hashed at a time: enough to be fast, few enough to tell how far it is.
+_CHUNK = 8 * 1024 * 1024
 
 # Tensors that stock classes ignore: buffers that older versions stored, and heads that embedding does not use.
 _IGNORED = re.compile(r"(^|\.)(position_ids|rotary_emb\.inv_freq)$|^(pooler|lm_head|cls|classifier)\.")
@@ -59,7 +62,9 @@ def canonical_tokenizer(tokenizer: Mapping[str, Any], config: Mapping[str, Any])
     return {"tokenizer": kept, "config": {key: config[key] for key in sorted(_TOKENIZER_KEYS & config.keys())}}
 
 
-def fingerprint(modules: Mapping[str, Iterable[StoredTensor]], facts: Mapping[str, Any]) -> str:
+def fingerprint(
+    modules: Mapping[str, Iterable[StoredTensor]], facts: Mapping[str, Any], count: Count = uncounted
+) -> str:
     """`sha256:<hex>` over the tensors of each module (in name order) and the JSON of everything else."""
     digest = hashlib.sha256()
 
@@ -72,11 +77,20 @@ def fingerprint(modules: Mapping[str, Iterable[StoredTensor]], facts: Mapping[st
         feed({"module": module})
         for tensor in modules[module]:
             feed([tensor.name, tensor.dtype, list(tensor.shape)])
-            digest.update(tensor.data)
+            data = memoryview(tensor.data)
+            for begin in range(0, len(data), _CHUNK):
+                part = data[begin : begin + _CHUNK]
+                digest.update(part)
+                count(len(part))
     return f"sha256:{digest.hexdigest()}"
 
 
-def file_sha256(path: Path) -> str:
-    """The hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_sha256(path: Path, count: Count = uncounted) -> str:
+    """The hex SHA-256 of a file. `count` is told of its bytes as they are read."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
+            count(size)
+    return digest.hexdigest()

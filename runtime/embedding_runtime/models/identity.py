@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from embedding_runtime.engine.model import ModelFile
 from embedding_runtime.models import identity_cache
+from embedding_runtime.models.advance import Progress, counter
 from embedding_runtime.models.files import read_object, require_object
 from embedding_runtime.models.fingerprint import (
     PREPROCESSING_VERSION,
@@ -21,6 +22,7 @@ from embedding_runtime.models.fingerprint import (
 )
 from embedding_runtime.models.layout import Layout
 from embedding_runtime.models.modules import Dense, LayerNorm, Step
+from embedding_runtime.models.source import Source
 from embedding_runtime.models.weights import StoredTensor, find_weights, stored_tensors
 
 _KEPT = (".json", ".txt", ".model", ".safetensors", ".bin", ".tiktoken")
@@ -28,7 +30,7 @@ _OTHER_FORMATS = {"onnx", "openvino", "coreml"}
 
 
 def identify(
-    directory: Path, cache: Path, layout: Layout, loaded_tokenizer: str, prefixes: tuple[str, ...]
+    source: Source, cache: Path, layout: Layout, loaded_tokenizer: str, prefixes: tuple[str, ...], progress: Progress
 ) -> tuple[str, tuple[ModelFile, ...]]:
     """The fingerprint and the hashed files of a text model.
 
@@ -45,21 +47,34 @@ def identify(
         "normalized": layout.normalized,
         "prompts": prompt_facts(layout),
     }
-    return name(directory, cache, facts, lambda: _text_modules(layout, prefixes))
+    return name(source, cache, facts, lambda: _text_modules(layout, prefixes), progress)
 
 
 def name(
-    directory: Path, cache: Path, facts: dict[str, Any], modules: Callable[[], Mapping[str, Iterable[StoredTensor]]]
+    source: Source,
+    cache: Path,
+    facts: dict[str, Any],
+    modules: Callable[[], Mapping[str, Sequence[StoredTensor]]],
+    progress: Progress,
 ) -> tuple[str, tuple[ModelFile, ...]]:
     """The fingerprint over facts and tensors, and the hashed files: from the cache when nothing they depend on changed,
     `modules` is not called then."""
+    directory = source.directory
+    step = f"computing the fingerprint of {source.name}"
+    progress(step)
     paths = model_files(directory)
     state = identity_cache.state_of(directory, paths, json.dumps([PREPROCESSING_VERSION, facts], sort_keys=True))
     record = identity_cache.load(directory, cache, state)
     if record is None:
+        tensors = modules()
+        sizes = [(directory / path).stat().st_size for path in paths]
+        hashed = sum(len(tensor.data) for members in tensors.values() for tensor in members)
+        count = counter(progress, step, hashed + sum(sizes))
         record = {
-            "fingerprint": fingerprint(modules(), facts),
-            "files": [[path, (directory / path).stat().st_size, file_sha256(directory / path)] for path in paths],
+            "fingerprint": fingerprint(tensors, facts, count),
+            "files": [
+                [path, size, file_sha256(directory / path, count)] for path, size in zip(paths, sizes, strict=True)
+            ],
         }
         identity_cache.store(directory, cache, state, record)
     return str(record["fingerprint"]), tuple(ModelFile(*file) for file in record["files"])

@@ -12,11 +12,12 @@ from embedding_runtime.models.files import DirectoryError, inside, read_json, re
 from embedding_runtime.models.modules import (
     Normalise,
     Step,
+    check_normalize,
     read_dense,
     read_layer_norm,
     read_pooling,
-    read_transformer,
 )
+from embedding_runtime.models.transformer_settings import read_transformer
 
 # The order in which sentence-transformers looks for the prompt of a document.
 PASSAGE_PROMPTS = ("document", "passage", "corpus")
@@ -25,7 +26,8 @@ PASSAGE_PROMPTS = ("document", "passage", "corpus")
 @dataclass(frozen=True, slots=True)
 class Layout:
     """A model directory, understood. `transformer` is where the backbone and tokenizer lie, `steps` what follows the
-    pooling, `prompts` are by name and `default_prompt` names the one used when a request does not say."""
+    pooling, `prompts` are by name and `default_prompt` names the one used when a request does not say. Lengths are
+    tokens; `max_tokens` is that of inputs whose kind has none of its own."""
 
     transformer: Path
     poolings: tuple[Pooling, ...]
@@ -33,6 +35,8 @@ class Layout:
     include_prompt: bool = True
     steps: tuple[Step, ...] = ()
     max_tokens: int | None = None
+    query_tokens: int | None = None
+    passage_tokens: int | None = None
     lowercase: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
@@ -72,15 +76,20 @@ def read_layout(directory: Path) -> Layout | None:
     following = parsed[2:]
     normalized = bool(following) and following[-1][0] == "Normalize"
     poolings, include_prompt = read_pooling(pooling)
-    config = read_transformer(transformer)
+    settings = read_transformer(transformer)
+    for kind, path in following:
+        if kind == "Normalize":
+            check_normalize(path)
     return Layout(
         transformer=transformer,
         poolings=poolings,
         include_prompt=include_prompt,
         steps=tuple(read_step(kind, path) for kind, path in (following[:-1] if normalized else following)),
         normalized=normalized,
-        max_tokens=_optional_integer(config, "max_seq_length"),
-        lowercase=bool(config.get("do_lower_case", False)),
+        max_tokens=settings.max_tokens,
+        query_tokens=settings.query_tokens,
+        passage_tokens=settings.passage_tokens,
+        lowercase=settings.lowercase,
         prompts=read_prompts(meta),
         default_prompt=meta.get("default_prompt_name"),
         matryoshka=read_sizes(meta),
@@ -99,6 +108,17 @@ def read_modules(directory: Path) -> list[tuple[str, Path]] | None:
         raise DirectoryError("modules.json must hold a list of modules")
     # Dropout does nothing when serving.
     return [pair for pair in (_parse(directory, module) for module in modules) if pair[0] != "Dropout"]
+
+
+def weight_folders(directory: Path) -> list[Path]:
+    """The folders that must hold weights: the directory itself, or those of its modules that have some.
+
+    Raises DirectoryError for a module that is not known.
+    """
+    modules = read_modules(directory)
+    if modules is None:
+        return [directory]
+    return [path for kind, path in modules if kind not in ("Pooling", "Normalize")]
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
@@ -141,12 +161,3 @@ def read_sizes(meta: Mapping[str, Any]) -> tuple[int, ...]:
     sizes = list(meta.get("matryoshka_dimensions") or [])
     truncate = meta.get("truncate_dim")
     return tuple(int(size) for size in {*sizes, *([truncate] if truncate else [])})
-
-
-def _optional_integer(config: Mapping[str, Any], key: str) -> int | None:
-    value = config.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, int) or value < 1:
-        raise DirectoryError(f"{key} must be a positive integer")
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import replace
@@ -9,17 +10,18 @@ from typing import Any
 
 from embedding_runtime.engine.model import Model, ModelIdentity
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
-from embedding_runtime.models.choices import LoadRequest, choose_device, default_name, max_tokens
+from embedding_runtime.models.advance import Progress, read_ahead
+from embedding_runtime.models.choices import LoadRequest, choose_device, default_name, input_limits
 from embedding_runtime.models.dual_layout import is_dual
 from embedding_runtime.models.files import DirectoryError, read_object, require_object, require_vocabulary
 from embedding_runtime.models.identity import identify
-from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout
+from embedding_runtime.models.layout import PASSAGE_PROMPTS, Layout, read_layout, weight_folders
 from embedding_runtime.models.memory import free_bytes, keep_memory
 from embedding_runtime.models.modules import Dense, LayerNorm
 from embedding_runtime.models.preload import preload_torch
 from embedding_runtime.models.processors import usable_processors
-from embedding_runtime.models.profiles import is_nvidia_bidirectional, profile
-from embedding_runtime.models.source import Progress, Source, resolve
+from embedding_runtime.models.profiles import is_nvidia_bidirectional, profile, trained_sizes
+from embedding_runtime.models.source import Source, resolve
 from embedding_runtime.models.vl_config import is_vision_language
 from embedding_runtime.models.weights import find_weights
 from embedding_runtime.openmp import set_wait_policy
@@ -54,11 +56,14 @@ def plan(request: LoadRequest, source: Source) -> Layout:
     """
     layout = read_layout(source.directory)
     config = require_object(layout.transformer if layout else source.directory, "config.json")
+    names = (request.served_name or "", source.name)
     if layout is None:
-        layout = profile(source.directory, config, (request.served_name or "", source.name), request.pooling)
-    elif is_nvidia_bidirectional(config) and layout.default_prompt is None and layout.query_prompt:
-        # What NIM does for its prefix models when a request does not say what the text is.
-        layout = replace(layout, default_prompt="query")
+        layout = profile(source.directory, config, names, request.pooling)
+    elif is_nvidia_bidirectional(config, names):
+        layout = replace(layout, matryoshka=layout.matryoshka or trained_sizes(config))
+        if layout.default_prompt is None and layout.query_prompt:
+            # What NIM does for its prefix models when a request does not say what the text is.
+            layout = replace(layout, default_prompt="query")
     if request.pooling is not None:
         layout = replace(layout, poolings=(request.pooling,))
     prompts = dict(layout.prompts)
@@ -77,6 +82,13 @@ def plan(request: LoadRequest, source: Source) -> Layout:
     return replace(layout, prompts=prompts, matryoshka=sizes)
 
 
+def _read_weights(source: Source, progress: Progress) -> None:
+    """Read the weights from wherever they lie, telling how far that is; what is wrong with them is said later."""
+    with contextlib.suppress(DirectoryError):
+        paths = [path for folder in weight_folders(source.directory) for path in find_weights(folder).paths]
+        read_ahead(paths, f"loading {source.name}", progress)
+
+
 def _prepare_torch(request: LoadRequest) -> None:
     policy = set_wait_policy(os.environ)
     preload_torch()
@@ -89,6 +101,7 @@ def _prepare_torch(request: LoadRequest) -> None:
 
 
 def _load_vision_language(request: LoadRequest, source: Source, progress: Progress) -> Model:
+    _read_weights(source, progress)
     _prepare_torch(request)
     from embedding_runtime.models.vl_loader import load_vision_language
 
@@ -96,6 +109,7 @@ def _load_vision_language(request: LoadRequest, source: Source, progress: Progre
 
 
 def _load_dual(request: LoadRequest, source: Source, progress: Progress) -> Model:
+    _read_weights(source, progress)
     _prepare_torch(request)
     from embedding_runtime.models.dual_loader import load_dual
 
@@ -103,6 +117,7 @@ def _load_dual(request: LoadRequest, source: Source, progress: Progress) -> Mode
 
 
 def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progress) -> Model:
+    _read_weights(source, progress)
     _prepare_torch(request)
     import torch
 
@@ -132,10 +147,9 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
         ways, load, lambda backbone: embed_tokens(backbone, layout, projection, tokens).numpy(), comparable=comparable
     )
     dimensions = output_size(layout.steps, backbone.hidden_size * len(layout.poolings))
-    progress(f"computing the fingerprint of {source.name}")
-    fingerprint, files = identify(source.directory, request.cache, layout, tokenizer.to_str(), backbone.prefixes)
+    fingerprint, files = identify(source, request.cache, layout, tokenizer.to_str(), backbone.prefixes, progress)
     prompts = Prompts(layout.query_prompt, layout.passage_prompt, layout.prompts.get(layout.default_prompt or "", ""))
-    limits = [limit for limit in (tokenizer_limit, backbone.max_positions) if limit]
+    limits = input_limits(request.max_input_tokens, layout, tokenizer_limit, backbone.max_positions)
     identity = ModelIdentity(
         id=request.served_name or default_name(source),
         source=source.name,
@@ -143,7 +157,7 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
         fingerprint=fingerprint,
         dimensions=dimensions,
         supported_dimensions=tuple(sorted({*(size for size in layout.matryoshka if size < dimensions), dimensions})),
-        max_input_tokens=max_tokens(request.max_input_tokens, layout.max_tokens, min(limits, default=None)),
+        max_input_tokens=max(limits.values()),
         pooling="+".join(layout.poolings),
         normalized=layout.normalized,
         modalities=("text",),
@@ -154,7 +168,7 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     )
     if request.expected_fingerprint and request.expected_fingerprint != identity.fingerprint:
         raise FingerprintMismatchError(request.expected_fingerprint, identity.fingerprint)
-    model = TextEmbedder(identity, tokenizer, prompts, backbone, layout, projection)
+    model = TextEmbedder(identity, tokenizer, limits, prompts, backbone, layout, projection)
     progress(f"testing {source.name}")
     try:
         run_self_test(model)

@@ -65,13 +65,15 @@ def read_pooling(directory: Path) -> tuple[tuple[Pooling, ...], bool]:
     if mode is not None:
         names = [mode] if isinstance(mode, str) else list(mode)
     else:
-        known = {flag: mode for flag, mode in config.items() if flag.startswith("pooling_mode_") and mode}
+        known = {flag: active for flag, active in config.items() if flag.startswith("pooling_mode_") and active}
         names = [flag if flag not in _POOLING_FLAGS else _spelling(_POOLING_FLAGS[flag]) for flag in known]
     unknown = [each for each in names if each not in _POOLING_NAMES]
     if unknown:
         raise DirectoryError(f"{name}: pooling mode {unknown[0]!r} is not supported")
-    chosen = {_POOLING_NAMES[each] for each in names}
-    poolings = tuple(pooling for pooling in _POOLING_FLAGS.values() if pooling in chosen)
+    poolings = tuple(_POOLING_NAMES[each] for each in names)
+    if mode is None:
+        # The old flags have an order of their own; a list is concatenated as it is written.
+        poolings = tuple(pooling for pooling in _POOLING_FLAGS.values() if pooling in poolings)
     return poolings or (Pooling.MEAN,), bool(config.get("include_prompt", True))
 
 
@@ -86,12 +88,7 @@ def read_dense(directory: Path) -> Dense:
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     if not activation.startswith("torch.nn."):
         raise DirectoryError(f"{name}: activation {activation!r} is not one of torch.nn")
-    for key in ("module_input_name", "module_output_name"):
-        feature = config.get(key) or "sentence_embedding"
-        if feature != "sentence_embedding":
-            raise DirectoryError(
-                f"{name}: {key} {feature!r} is not supported; a Dense module must map the pooled sentence_embedding"
-            )
+    _require_pooled(name, "Dense", config)
     return Dense(
         directory,
         _integer(config, "in_features", name),
@@ -108,17 +105,19 @@ def read_layer_norm(directory: Path) -> LayerNorm:
     return LayerNorm(directory, _integer(require_object(directory.parent, name), "dimension", name))
 
 
-def read_transformer(directory: Path) -> dict[str, Any]:
-    """The Transformer module's own configuration, under any of the names it has had; {} without one."""
-    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"):
-        config = read_object(directory, f"sentence_{family}_config.json")
-        if config is None:
-            continue
-        task = config.get("transformer_task", "feature-extraction")
-        if task != "feature-extraction":
-            raise DirectoryError(f"transformer task {task!r} is not supported")
-        return config
-    return {}
+def check_normalize(directory: Path) -> None:
+    """Raises DirectoryError unless a Normalize module maps the pooled vector to itself; it may have no settings."""
+    config = read_object(directory, "config.json") if directory.is_dir() else None
+    _require_pooled(f"{directory.name}/config.json", "Normalize", config or {})
+
+
+def _require_pooled(name: str, kind: str, config: dict[str, Any]) -> None:
+    for key in ("module_input_name", "module_output_name"):
+        feature = config.get(key) or "sentence_embedding"
+        if feature != "sentence_embedding":
+            raise DirectoryError(
+                f"{name}: {key} {feature!r} is not supported; a {kind} module must map the pooled sentence_embedding"
+            )
 
 
 def _integer(config: dict[str, Any], key: str, name: str) -> int:

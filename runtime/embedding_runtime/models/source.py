@@ -6,18 +6,21 @@ import fnmatch
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedding_runtime.models.advance import Advance, Progress
 from embedding_runtime.models.files import DirectoryError
+from embedding_runtime.models.layout import weight_folders
+from embedding_runtime.models.weights import find_weights
 
-Progress = Callable[[str], None]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _WANTED = ("*.json", "*.txt", "*.model", "*.safetensors", "*.tiktoken", "*.jinja")
-_WANTED_PICKLES = (*_WANTED, "pytorch_model*.bin", "*/pytorch_model.bin")
+_SAFE_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+_PICKLED_WEIGHTS = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 _UNWANTED = ("onnx/*", "openvino/*", "*.onnx*", "coreml/*")
 _log = logging.getLogger(__name__)
 
@@ -90,33 +93,41 @@ def _already_downloaded(repository: str, revision: str, cache: Path) -> Path | N
     """The files of an earlier download, when nothing that is needed is missing."""
     from huggingface_hub import snapshot_download
 
-    for patterns in (_WANTED, _WANTED_PICKLES):
-        try:
-            found = snapshot_download(
+    try:
+        found = Path(
+            snapshot_download(
                 repository,
                 revision=revision,
                 cache_dir=cache / "hub",
                 local_files_only=True,
-                allow_patterns=list(patterns),
+                allow_patterns=list(_WANTED),
                 ignore_patterns=list(_UNWANTED),
             )
-        except Exception:  # noqa: S112 (whatever the reason, it is downloaded then)
-            continue
-        if any(Path(found).glob("*.safetensors")) or any(Path(found).glob("pytorch_model*.bin")):
-            return Path(found)
-    return None
+        )
+        # The client knows of the files above; which pickles are needed is known by the folders without safetensors.
+        for folder in weight_folders(found):
+            find_weights(folder)
+    except Exception:  # whatever the reason, it is downloaded then
+        return None
+    return found
 
 
 def _choose_files(files: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Configuration, tokenizer and weights; `.bin` weights only where there are no safetensors."""
-    has_safetensors = any(name.endswith(".safetensors") and "/" not in name for name, _ in files)
-    patterns = _WANTED if has_safetensors else _WANTED_PICKLES
-    return [
-        (name, size)
-        for name, size in files
-        if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
-        and not any(fnmatch.fnmatch(name, pattern) for pattern in _UNWANTED)
-    ]
+    """Configuration, tokenizer and weights; `.bin` weights only in folders that have no safetensors."""
+    kept = [pair for pair in files if not any(fnmatch.fnmatch(pair[0], pattern) for pattern in _UNWANTED)]
+    safe = {folder for folder, file in (_split(name) for name, _ in kept) if _SAFE_WEIGHTS.fullmatch(file)}
+
+    def is_wanted(name: str) -> bool:
+        folder, file = _split(name)
+        pickled = folder not in safe and _PICKLED_WEIGHTS.fullmatch(file) is not None
+        return pickled or any(fnmatch.fnmatch(name, pattern) for pattern in _WANTED)
+
+    return [(name, size) for name, size in kept if is_wanted(name)]
+
+
+def _split(name: str) -> tuple[str, str]:
+    folder, _, file = name.rpartition("/")
+    return folder, file
 
 
 def _bar(progress: Progress, repository: str, total: int) -> Any:
@@ -128,9 +139,10 @@ def _bar(progress: Progress, repository: str, total: int) -> Any:
 
     class Bar(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
+            # What comes over the network is counted apart from what is written: once is enough.
+            name = kwargs.pop("name", None) or ""
             kwargs["disable"] = True
-            self._bytes = kwargs.get("unit") == "B"
+            self._bytes = kwargs.get("unit") == "B" and not name.endswith(".transfer")
             super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> bool | None:
@@ -138,8 +150,7 @@ def _bar(progress: Progress, repository: str, total: int) -> Any:
                 with lock:
                     state["bytes"] += int(n or 0)
                     done = min(state["bytes"], total)
-                share = 100 * done // total if total else 100
-                progress(f"downloading {repository}: {share} %, {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+                progress(Advance(f"downloading {repository}", done, total))
             return None
 
     return Bar

@@ -17,12 +17,13 @@ from embedding_runtime.engine.model import ImageInput, InputType, ModelFile, Mod
 from embedding_runtime.errors import FingerprintMismatchError
 from embedding_runtime.images.decode import ImageLimits
 from embedding_runtime.models import identity as identities
+from embedding_runtime.models.advance import Progress
 from embedding_runtime.models.choices import LoadRequest, choose_device, choose_precision, default_name, max_tokens
 from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.files import DirectoryError, require_vocabulary
 from embedding_runtime.models.fingerprint import canonical_config
 from embedding_runtime.models.selftest import SelfTestError, run_self_test
-from embedding_runtime.models.source import Progress, Source
+from embedding_runtime.models.source import Source
 from embedding_runtime.models.tokenizer import load_tokenizer
 from embedding_runtime.models.vl_config import VisionLanguage, read_vision_language
 from embedding_runtime.models.vl_embedder import VisionLanguageEmbedder
@@ -53,8 +54,7 @@ def load_vision_language(request: LoadRequest, source: Source, progress: Progres
     vision, projector, language = load_towers(settings, architecture, dtype, device)
     tokenizer, tokenizer_limit = load_tokenizer(source.directory, lowercase=False)
     model = VisionLanguageModel(vision, projector, language, architecture, settings, dtype, device)
-    progress(f"computing the fingerprint of {source.name}")
-    fingerprint, files = _identify(request, source, settings, tokenizer.to_str())
+    fingerprint, files = _identify(request, source, settings, tokenizer.to_str(), progress)
     dimensions = int(architecture.config.hidden_size) * len(layout.poolings)
     limits = [limit for limit in (tokenizer_limit, int(architecture.config.max_position_embeddings)) if limit]
     identity = ModelIdentity(
@@ -92,7 +92,7 @@ def load_vision_language(request: LoadRequest, source: Source, progress: Progres
 
 
 def _identify(
-    request: LoadRequest, source: Source, settings: VisionLanguage, loaded_tokenizer: str
+    request: LoadRequest, source: Source, settings: VisionLanguage, loaded_tokenizer: str, progress: Progress
 ) -> tuple[str, tuple[ModelFile, ...]]:
     facts = {
         "tokenizer": identities.tokenizer_facts(source.directory, loaded_tokenizer),
@@ -118,7 +118,7 @@ def _identify(
         )
         return {"model": sorted(stored, key=lambda tensor: tensor.name)}
 
-    return identities.name(source.directory, request.cache, facts, tensors)
+    return identities.name(source, request.cache, facts, tensors, progress)
 
 
 def _check_sight(model: VisionLanguageEmbedder) -> None:

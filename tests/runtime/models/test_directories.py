@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from embedding_runtime.engine.model import InputTooLongError, InputType, Model, Truncation
+import transformers
+from embedding_runtime.engine.model import InputTooLongError, InputType, Model, Pooling, Truncation
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
+from embedding_runtime.models.advance import Advance
 from embedding_runtime.models.attention import Packed, pack
+from embedding_runtime.models.loader import LoadRequest, load_model
 from embedding_runtime.models.tokenizer import TokenIds
 from safetensors.torch import load_file, save_file
 
-from tests.runtime.models.checkpoints import HIDDEN, TEXTS, add_modules, build, family, write_json
+from tests.runtime.models.checkpoints import HIDDEN, TEXTS, add_modules, build, byte_level, family, write_json
 from tests.runtime.models.test_families import load, oracle, vectors
 
 
@@ -117,6 +120,20 @@ def test_fingerprint_covers_what_moves_vectors_and_nothing_else(bert: tuple[Path
     assert load(copy, expected_fingerprint=changed).identity.fingerprint == changed
 
 
+def test_how_far_loading_is(copy: Path) -> None:
+    seen: list[Advance] = []
+    words: list[str] = []
+    request = LoadRequest(str(copy), cache=copy / "cache", device="cpu")
+    load_model(request, lambda told: seen.append(told) if isinstance(told, Advance) else words.append(told))
+    size = (copy / "model.safetensors").stat().st_size
+    last = {advance.step: advance for advance in seen}
+    assert list(last) == [f"loading {copy}", f"computing the fingerprint of {copy}"]
+    assert last[f"loading {copy}"] == Advance(f"loading {copy}", size, size)
+    fingerprint = last[f"computing the fingerprint of {copy}"]
+    # The tensors, and every file.
+    assert fingerprint.done == fingerprint.total > 1.9 * size
+
+
 def test_the_identity_is_computed_once(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(copy).identity
     assert (copy / ".embedding-runtime.json").exists()
@@ -205,6 +222,72 @@ def test_prompts_by_input_type_and_left_out_of_pooling(bert: tuple[Path, Any], c
     np.testing.assert_allclose(vectors(load(copy), TEXTS), theirs, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"query_length": 4, "document_length": 6},
+        {"max_seq_length": 8, "document_length": 12},
+        {"processing_kwargs": {"text": {"max_length": 5, "padding": True}}, "query_length": 9},
+        {"processor_kwargs": {"model_max_length": 7}, "max_seq_length": 9},
+        # More than its tokenizer says, which is 64.
+        {"max_seq_length": 100},
+        {"modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+         "module_output_name": "token_embeddings", "unpad_inputs": False, "model_args": {"torch_dtype": "float32"}},
+    ],
+)  # fmt: skip
+def test_settings_of_the_transformer_module(copy: Path, settings: dict[str, Any]) -> None:
+    """What sentence-transformers makes of them, for a text that is longer than they allow."""
+    import sentence_transformers
+
+    write_json(copy / "sentence_bert_config.json", settings)
+    peer = sentence_transformers.SentenceTransformer(str(copy), device="cpu", local_files_only=True)
+    model = load(copy)
+    text = "the quick brown fox jumps over the lazy dog " * 12
+    for kind, encode in (
+        (InputType.QUERY, peer.encode_query), (InputType.PASSAGE, peer.encode_document), (None, peer.encode),
+    ):  # fmt: skip
+        item = model.prepare([text], kind, Truncation.END)[0]
+        ours = model.embed([item.payload])[0]
+        np.testing.assert_allclose(ours / np.linalg.norm(ours), encode([text])[0], atol=2e-6, err_msg=str(kind))
+        assert item.tokens <= model.identity.max_input_tokens
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"modality_config": {"text": {"method": "forward", "method_output_name": ["hidden_states", 0]}},
+          "module_output_name": "token_embeddings"}, "modality_config.text.method_output_name ['hidden_states', 0]"),
+        ({"modality_config": {"text": {"method": "get_text_features", "method_output_name": "pooler_output"}},
+          "module_output_name": "sentence_embedding"}, "modality_config.text.method 'get_text_features'"),
+        ({"modality_config": {"message": {"method": "forward", "method_output_name": "last_hidden_state"}},
+          "module_output_name": "token_embeddings"}, "modality_config.message"),
+        ({"processing_kwargs": {"text": {"add_special_tokens": False}}}, "processing_kwargs.text.add_special_tokens"),
+        ({"processing_kwargs": {"common": {"truncation_side": "left"}}}, "processing_kwargs.common.truncation_side"),
+        ({"query_expansion": {"strategy": "fixed", "length": 32}}, "query_expansion"),
+        ({"config_args": {"is_decoder": True}}, "config_args.is_decoder True"),
+        ({"model_args": {"subfolder": "onnx"}}, "model_args.subfolder 'onnx'"),
+        ({"tokenizer_name_or_path": "other"}, "tokenizer_name_or_path 'other'"),
+        ({"query_length": 0}, "query_length must be a positive integer"),
+    ],
+)  # fmt: skip
+def test_settings_that_are_not_served_are_named(copy: Path, settings: dict[str, Any], words: str) -> None:
+    write_json(copy / "sentence_bert_config.json", settings)
+    assert reason(copy).startswith(f"sentence_bert_config.json: {words}")
+
+
+def test_a_list_of_poolings_is_concatenated_as_written(copy: Path) -> None:
+    import sentence_transformers
+
+    edit(copy / "1_Pooling/config.json", pooling_mode=["mean", "cls", "max"])
+    peer = sentence_transformers.SentenceTransformer(str(copy), device="cpu", local_files_only=True)
+    np.testing.assert_allclose(vectors(load(copy), TEXTS), peer.encode(list(TEXTS)), atol=2e-6)
+
+
+def test_normalising_something_else_is_refused(copy: Path) -> None:
+    write_json(copy / "2_Normalize/config.json", {"module_input_name": "token_embeddings"})
+    assert "2_Normalize/config.json: module_input_name 'token_embeddings' is not supported" in reason(copy)
+
+
 @pytest.mark.parametrize("name", ["bert", "xlm-roberta", "mpnet", "qwen3", "gemma3", "modernbert"])
 def test_sentence_transformers_agrees(tmp_path: Path, name: str) -> None:
     import sentence_transformers
@@ -282,6 +365,46 @@ class TestNvidia:
         build(tmp_path, family("llama-bidirectional"), hidden_size=512, head_dim=128)
         edit(tmp_path / "config.json", model_type="llama_bidirec", pooling="avg")
         assert load(tmp_path).identity.supported_dimensions == (384, 512)
+
+        add_modules(tmp_path, embedding_dimension=512)
+        prompts = {"query": "query: ", "document": "passage: "}
+        write_json(tmp_path / "config_sentence_transformers.json", {"prompts": prompts})
+        with_modules = load(tmp_path)
+        assert with_modules.identity.supported_dimensions == (384, 512)
+        untyped, query = (with_modules.prepare(["fox"], kind, Truncation.NONE)[0] for kind in (None, InputType.QUERY))
+        assert untyped.key == query.key
+        write_json(tmp_path / "config_sentence_transformers.json", {"matryoshka_dimensions": [128]})
+        assert load(tmp_path).identity.supported_dimensions == (128, 512)
+
+    @pytest.mark.parametrize(
+        ("kind", "changes", "name"),
+        [
+            ("ministral3-bidirectional", {"pooling": "avg"}, "nvidia/nemotron-3-embed-1b"),
+            ("ministral3-bidirectional", {"model_type": "ministral3_bidirec", "pooling": "avg"}, "m"),
+        ],
+    )
+    def test_ministral_has_its_full_size_only(
+        self, tmp_path: Path, kind: str, changes: dict[str, Any], name: str
+    ) -> None:
+        build(tmp_path, family(kind), hidden_size=512, head_dim=128)
+        edit(tmp_path / "config.json", is_causal=False, **changes)
+        model = load(tmp_path, served_name=name)
+        assert (model.identity.supported_dimensions, model.identity.prompts["query"]) == ((512,), "query: ")
+
+    @pytest.mark.parametrize("kind", ["llama-bidirectional", "mistral-bidirectional"])
+    def test_a_decoder_of_somebody_else_gets_no_prompts_of_nvidia(self, tmp_path: Path, kind: str) -> None:
+        directory = tmp_path / "somebody"
+        build(directory, family(kind), hidden_size=512, head_dim=128)
+        edit(directory / "config.json", is_causal=False)
+        assert "--pooling" in reason(directory)
+        identity = load(directory, pooling=Pooling.MEAN).identity
+        assert (identity.supported_dimensions, dict(identity.prompts)) == ((512,), {})
+        add_modules(directory, embedding_dimension=512)
+        write_json(directory / "config_sentence_transformers.json", {"prompts": {"query": "Q: ", "document": "D: "}})
+        model = load(directory)
+        assert model.identity.supported_dimensions == (512,)
+        untyped, query = (model.prepare(["fox"], kind, Truncation.NONE)[0] for kind in (None, InputType.QUERY))
+        assert untyped.tokens < query.tokens
 
     def test_the_pooling_must_be_named(self, bidirec: tuple[Path, Any]) -> None:
         edit(bidirec[0] / "config.json", pooling=None)
@@ -373,6 +496,29 @@ def spoil(directory: Path) -> None:
 def test_refusals(copy: Path, damage: Any, words: str) -> None:
     damage(copy)
     assert words in reason(copy)
+
+
+def towers(**more: Any) -> dict[str, Any]:
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"vocab_size": 400, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    return {"text_config": shape | text, "vision_config": shape | {"image_size": 32, "patch_size": 16}} | more
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "words"),
+    [
+        ("CLIP", towers(projection_dim=16), "leave --pooling (EMBEDDING_POOLING) out"),
+        ("ChineseCLIP", towers(projection_dim=16), "model type 'chinese_clip' has no hidden state for each token"),
+        ("ViT", towers()["vision_config"], "model type 'vit' has no hidden state for each token"),
+        ("T5", {"vocab_size": 400, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
+         "model type 't5' is an encoder-decoder"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_pooled_is_refused(tmp_path: Path, kind: str, config: dict[str, Any], words: str) -> None:
+    getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**config)).save_pretrained(tmp_path)
+    byte_level().save_pretrained(tmp_path)
+    write_json(tmp_path / "preprocessor_config.json", {"size": 32})
+    assert words in reason(tmp_path, pooling=Pooling.LAST_TOKEN)
 
 
 def test_paths_out_of_the_directory_are_refused(copy: Path) -> None:
