@@ -109,7 +109,7 @@ def load(url: str, texts: list[str], threads: int, pause: float, counts: Load) -
 
 @pytest.mark.tells("ScalingActive", "LimitedByMaxReplicas")
 def test_load_makes_replicas_and_silence_takes_them_back(services: Services, metrics_api: Cluster) -> None:
-    services.apply(service(autoscaling=AUTOSCALING))
+    services.apply(service(autoscaling={**AUTOSCALING, "maxReplicas": 1}))
     services.wait_ready()
     services.wait_reason("ScalingActive", kind="ScalingActive", timeout=90)
     (figure,) = services.existing("hpa")["status"]["currentMetrics"]
@@ -138,8 +138,9 @@ def test_load_makes_replicas_and_silence_takes_them_back(services: Services, met
     url = services.cluster.service_url("minilm", services.namespace)
     with load(url, ["are you there?"], threads=1, pause=0.5, counts=counts):
         with load(url, TEXTS, threads=4, pause=0.0, counts=counts):
+            services.wait_reason("LimitedByMaxReplicas", kind="ScalingActive", timeout=120)
+            services.apply(service(autoscaling=AUTOSCALING))
             services.wait("three replicas serve", lambda: services.status().get("readyReplicas") == 3, timeout=240)
-            services.wait_reason("LimitedByMaxReplicas", kind="ScalingActive", timeout=90)
         services.wait("one replica is left", lambda: len(services.pods()) == 1, timeout=180)
     assert counts.failures == []
     assert counts.answered > 20

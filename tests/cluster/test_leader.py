@@ -109,7 +109,7 @@ def test_a_stopped_process_stops_writing_before_another_begins(election: Callabl
 
 
 def _config_maps() -> object:
-    from embedding_operator.cluster import CONFIG_MAPS
+    from embedding_operator.api.kinds import CONFIG_MAPS
 
     return CONFIG_MAPS
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import httptools
 import orjson
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -229,7 +230,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, self._once_written(app) if self.flow.write_paused else app)
+
+    def _once_written(self, app: Any) -> Any:
+        """The application, begun when the answers before have left: an answer that waits to be written is counted by
+        nobody, and each connection could have one of any size."""
+
+        async def begin(scope: Scope, receive: Receive, send: Send) -> None:
+            await self.flow.drain()
+            await app(scope, receive, send)
+
+        return begin
 
     def _is_busy(self) -> bool:
         return self._running is not None and not self._running.response_complete
