@@ -32,6 +32,8 @@ def test_drift_is_repaired_and_what_others_set_stays(services: Services) -> None
     services.kubectl("patch", "deployment", "minilm", "--patch", as_json(mesh))
     services.kubectl("rollout", "restart", "deployment/minilm")
     services.kubectl("patch", "service", "minilm", "--patch", as_json({"spec": {"selector": {"app": "x"}}}))
+    # Nothing else is changed that would bring it back along with itself.
+    services.wait("the selector is ours", lambda: "app" not in services.existing("service")["spec"]["selector"])
     services.kubectl("delete", "pdb", "minilm")
     services.wait("the budget is back", lambda: services.get("pdb") is not None)
     template = services.existing("deployment")["spec"]["template"]["metadata"]

@@ -146,7 +146,7 @@ class Applier:
             live = snapshot.children.get(_key(body))
             if live is None or not is_controlled_by(live, snapshot.uid) or "deletionTimestamp" in live["metadata"]:
                 return True
-            if any(differences(body, live)) and not self._stays_different(body, live):
+            if _to_repair(body, live) and not self._stays_different(body, live):
                 return True
         return False
 

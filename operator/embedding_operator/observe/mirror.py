@@ -61,7 +61,9 @@ def slim(live: Mapping[str, Any], resource: Resource) -> bytes:
     managers = metadata.pop("managedFields", None) or ()
     if resource is not EMBEDDING_SERVICES:
         # What of a child is still ours decides whether it is applied again, and how `replicas` changes hands.
-        metadata["managedFields"] = [entry for entry in managers if entry.get("manager") == FIELD_MANAGER]
+        ours = [entry for entry in managers if entry.get("manager") == FIELD_MANAGER]
+        # Where nothing is ours any more, that others have set it must stay visible.
+        metadata["managedFields"] = ours or [{"manager": entry.get("manager")} for entry in managers[:1]]
     return orjson.dumps({**live, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata})
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from embedding_operator.api.constants import FIELD_MANAGER
 from embedding_operator.api.kinds import DEPLOYMENTS, EMBEDDING_SERVICES, PODS, SERVICES
 from embedding_operator.cluster import ClusterError
 from embedding_operator.observe.mirror import Mirror
 
 LIMIT = 10.0
 LABEL = "embedding-operator.io/service"
+OURS = {"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {}}}
+OTHERS = {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {}}}
 
 
 def child(name: str, version: int, *, uid: str = "u", owner: str | None = None, **metadata: Any) -> dict[str, Any]:
@@ -59,6 +63,23 @@ def test_an_own_write_is_no_news_when_it_comes_back() -> None:
     assert (world.told(), world.version()) == ([], 7)
     scope.put(child("a", 8))
     assert (world.told(), world.version()) == ([("search", "a")], 8)
+
+
+@pytest.mark.parametrize(
+    ("managers", "kept"),
+    [
+        ([OTHERS, OURS], [OURS]),
+        # Nothing is ours any more: that somebody else has set it all must stay visible.
+        ([OTHERS], [{"manager": "kubectl"}]),
+        ([], []),
+    ],
+)
+def test_of_field_managers_what_decides_is_kept(managers: list[Any], kept: list[Any]) -> None:
+    world = World()
+    world.mirror.scopes[DEPLOYMENTS, None].put(child("a", 5, managedFields=managers))
+    live = world.mirror.get(DEPLOYMENTS, "search", "a")
+    assert live is not None
+    assert live["metadata"]["managedFields"] == kept
 
 
 def test_what_was_read_before_a_deletion_brings_nothing_back() -> None:
