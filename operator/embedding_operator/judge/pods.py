@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from embedding_operator.api.constants import CONTAINER_NAME
 from embedding_operator.judge.reasons import Reason
-from embedding_operator.observe.pods import KILLED_EXIT_CODES, runtime_container
+from embedding_operator.observe.pods import may_have_been_stopped, runtime_container
 from embedding_operator.observe.snapshot import ContainerState, PodState, Reading
 
 MODEL_LOAD_EXIT_CODE = 3
@@ -113,7 +113,7 @@ def _ended(container: ContainerState) -> tuple[Reason, str] | None:
 
 def _ended_by_probe(pod: PodState, container: ContainerState) -> tuple[Reason, str] | None:
     """Reason and message when the kubelet ended the container because a probe failed; only events tell that."""
-    if container.exit_code not in KILLED_EXIT_CODES or container.terminated_reason == "OOMKilled":
+    if not may_have_been_stopped(container):
         return None
     about = [text for text in pod.warnings if _ENDED_BY_PROBE.search(text) and f"ontainer {container.name} " in text]
     if not about:

@@ -9,8 +9,8 @@ from typing import Any
 from embedding_operator.api.constants import CONTAINER_NAME
 from embedding_operator.observe.snapshot import ContainerState, Object, PodState
 
-KILLED_EXIT_CODES = (137, 143)
-"""Of a process that a signal ended: SIGKILL and SIGTERM."""
+_STOPPED_EXIT_CODES = (0, 137, 143)
+"""Of a process that was asked to end and did so in order, and of one that SIGKILL or SIGTERM ended."""
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -97,6 +97,13 @@ def waits_without_reason(pod: PodState) -> bool:
     return all(reason in ("ContainerCreating", "PodInitializing") for reason in waiting)
 
 
+def may_have_been_stopped(container: ContainerState) -> bool:
+    """Whether somebody may have ended the container, rather than itself: the kubelet for a failed probe, say."""
+    ended = container.exit_code in _STOPPED_EXIT_CODES and container.terminated_reason != "OOMKilled"
+    # An init container ends in order when all is well.
+    return ended and (container.exit_code != 0 or not container.init)
+
+
 def may_fail_probes(pod: PodState) -> bool:
     """Whether a probe may be what keeps this Pod from being ready, or has ended one of its containers: which one failed
     and how, only events say."""
@@ -104,7 +111,7 @@ def may_fail_probes(pod: PodState) -> bool:
         return False
     return any(
         (container.started and container.running_since is not None and not container.ready)
-        or (container.exit_code in KILLED_EXIT_CODES and container.terminated_reason != "OOMKilled")
+        or may_have_been_stopped(container)
         for container in pod.containers
     )
 

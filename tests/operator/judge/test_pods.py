@@ -270,6 +270,26 @@ CASES: list[tuple[str, dict[str, Any], Reading | None, Reason, str]] = [
         "will be restarted: Startup probe failed: HTTP probe failed with statuscode: 503",
     ),
     (
+        "ended in order when its startup probe failed",
+        {
+            "ready": False,
+            "container": {
+                "ready": False,
+                "started": False,
+                "restarts": 1,
+                "terminated_reason": "Completed",
+                "exit_code": 0,
+            },
+            "warnings": (
+                "Container runtime failed startup probe, will be restarted",
+                "Startup probe failed: HTTP probe failed with statuscode: 503",
+            ),
+        },
+        Reading(ready=False, message="downloading"),
+        Reason.PROBE_FAILED,
+        "will be restarted: Startup probe failed: HTTP probe failed with statuscode: 503",
+    ),
+    (
         "killed, and no probe was it",
         {
             "ready": False,
