@@ -170,7 +170,7 @@ def test_every_switch_of_strategy_works_on_a_running_service(services: Services)
         for asked in ("Surge", "Recreate", "Surge", "MaxUnavailable", "Recreate", "MaxUnavailable", "Surge"):
             services.apply(scarce(resource, asked))
             services.wait(f"the strategy is {asked}", lambda asked=asked: strategy_of(services) == expected[asked])
-            assert services.condition("Applied")["reason"] == "Applied"
+            services.wait_reason("Applied", kind="Applied")  # the Deployment is changed before the status says so
         # Auto takes a Recreate back at once; how else Pods are replaced it decides when there is something to replace.
         for asked, strategy in (("Recreate", expected["Recreate"]), ("Auto", expected["Surge"])):
             services.apply(scarce(resource, asked))
