@@ -108,7 +108,14 @@ def test_replicas(case: str, spec: dict[str, Any], live: Any, expected: Replicas
     assert decide_replicas(suspended=spec.pop("suspended", False), deployment=live, **spec) == expected
 
 
-LATE = {"created": NOW - SCHEDULING_PATIENCE - timedelta(seconds=1), "scheduled": False, "ready": False}
+MISPLACED = {
+    "created": NOW - SCHEDULING_PATIENCE - timedelta(seconds=1),
+    "scheduled": False,
+    "ready": False,
+    "scheduling_reason": "Unschedulable",
+    "scheduling_message": "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
+}
+LATE = {**MISPLACED, "scheduling_message": "0/3 nodes are available: 1 Insufficient nvidia.com/gpu, 2 had taints."}
 EARLY = {"created": NOW - timedelta(seconds=1), "scheduled": False, "ready": False}
 NO_SURGE = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
 HALF = {"total": 2, "updated": 1, "ready": 1}
@@ -134,6 +141,33 @@ HALF = {"total": 2, "updated": 1, "ready": 1}
             deployment(**HALF),
             False,
             [pod(), pod("new", template_hash="2", **LATE)],
+            Strategy.MAX_UNAVAILABLE,
+        ),
+        (
+            "a new Pod fits nowhere, whatever is free: stopping the one that serves would not help",
+            "Auto",
+            deployment(**HALF),
+            False,
+            [pod(), pod("new", template_hash="2", **MISPLACED)],
+            Strategy.SURGE,
+        ),
+        (
+            "a claim that the old Pod holds",
+            "Auto",
+            deployment(**HALF),
+            False,
+            [
+                pod(),
+                pod(
+                    "new",
+                    template_hash="2",
+                    **{
+                        **LATE,
+                        "scheduling_message": "0/1 nodes are available: 1 node has "
+                        "pod using PersistentVolumeClaim with the same name: in-use by another pod.",
+                    },
+                ),
+            ],
             Strategy.MAX_UNAVAILABLE,
         ),
         (
