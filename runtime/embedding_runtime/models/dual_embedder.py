@@ -14,7 +14,6 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from embedding_runtime.engine.model import (
-    DeviceLostError,
     ImageInput,
     Input,
     InputTooLongError,
@@ -23,11 +22,11 @@ from embedding_runtime.engine.model import (
     Item,
     Matrix,
     ModelIdentity,
-    OutOfMemoryError,
     Truncation,
     no_checkpoint,
 )
 from embedding_runtime.images.decode import ImageLimits, UnusableImageError, decode
+from embedding_runtime.models.device_errors import device_errors
 from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.tokenizer import TextTokenizer, TokenIds
 
@@ -147,13 +146,8 @@ class DualEmbedder:
         check_vectors(self)
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
-        try:
+        with device_errors():
             vectors: Matrix = self._embed(payloads)
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise OutOfMemoryError(str(error)) from error
-        except torch.AcceleratorError as error:
-            raise DeviceLostError(str(error)) from error
         return vectors
 
     def _image(self, index: int, value: ImageInput) -> Item:

@@ -10,17 +10,16 @@ import torch
 from tokenizers import Tokenizer
 
 from embedding_runtime.engine.model import (
-    DeviceLostError,
     Input,
     InputType,
     Item,
     Matrix,
     ModelIdentity,
-    OutOfMemoryError,
     Truncation,
     no_checkpoint,
 )
 from embedding_runtime.models.backbone import Backbone
+from embedding_runtime.models.device_errors import device_errors
 from embedding_runtime.models.layout import Layout
 from embedding_runtime.models.pooling import pool
 from embedding_runtime.models.tokenizer import TextTokenizer, TokenIds
@@ -117,15 +116,10 @@ class TextEmbedder:
         texts = [payload for payload in payloads if isinstance(payload, TokenIds)]
         # Equal lengths side by side share one attention call.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index].ids))
-        try:
+        with device_errors():
             vectors = embed_tokens(
                 self._backbone, self._layout, self._projection, [texts[index] for index in order]
             ).numpy()
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise OutOfMemoryError(str(error)) from error
-        except torch.AcceleratorError as error:
-            raise DeviceLostError(str(error)) from error
         restored: Matrix = np.empty_like(vectors)
         restored[order] = vectors
         return restored

@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from embedding_runtime.engine.model import (
-    DeviceLostError,
     ImageInput,
     Input,
     InputTooLongError,
@@ -21,7 +20,6 @@ from embedding_runtime.engine.model import (
     Item,
     Matrix,
     ModelIdentity,
-    OutOfMemoryError,
     Truncation,
     no_checkpoint,
 )
@@ -29,6 +27,7 @@ from embedding_runtime.images.decode import ImageLimits, UnusableImageError, dec
 from embedding_runtime.images.tiling import cut
 from embedding_runtime.images.tiling_rule import count_tiles
 from embedding_runtime.models.backbone import Backbone
+from embedding_runtime.models.device_errors import device_errors
 from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.pooling import pool
 from embedding_runtime.models.vl_config import VisionLanguage
@@ -115,13 +114,8 @@ class VisionLanguageEmbedder:
         sequences = [payload for payload in payloads if isinstance(payload, TokenSequence)]
         # Equal lengths side by side share one attention call.
         order = sorted(range(len(sequences)), key=lambda index: len(sequences[index].ids))
-        try:
+        with device_errors():
             vectors = self._forward([sequences[index] for index in order])
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise OutOfMemoryError(str(error)) from error
-        except torch.AcceleratorError as error:
-            raise DeviceLostError(str(error)) from error
         restored: Matrix = np.empty_like(vectors)
         restored[order] = vectors
         return restored
