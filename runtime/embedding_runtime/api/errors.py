@@ -73,8 +73,8 @@ def from_engine(error: Exception) -> ApiError:
         case InputTooLongError():
             return ApiError(
                 400,
-                f"Input length {error.length} exceeds maximum allowed token size {error.limit} (input[{error.index}]); "
-                'shorten it, or let the server cut it with "truncate": "END" or "START"',
+                f"Input length {error.length} exceeds maximum allowed token size {error.limit} "
+                f"(input[{error.index}]); {_how_to_shorten(error)}",
                 param="input",
                 code="context_length_exceeded",
             )
@@ -95,6 +95,20 @@ def from_engine(error: Exception) -> ApiError:
             return ApiError(500, f"the model failed on input[{error.index}]", param="input")
         case _:
             return ApiError(500, "internal error")
+
+
+def _how_to_shorten(error: InputTooLongError) -> str:
+    if not error.fixed:
+        return 'shorten it, or let the server cut it with "truncate": "END" or "START"'
+    if error.fixed <= error.limit:
+        return (
+            f"{error.fixed} of them are the image, which is never cut; shorten the text beside it, or let the server "
+            'cut the text with "truncate": "END" or "START"'
+        )
+    return (
+        f"{error.fixed} of them are the image, which is never cut; send one of other proportions (a square becomes "
+        "the fewest tokens)"
+    )
 
 
 def error_response(error: ApiError, request_id: str) -> Response:

@@ -96,6 +96,8 @@ class ModelIdentity:
     normalized: bool
     modalities: tuple[str, ...]
     precision: str
+    # Whether an image may be asked with; a model may know images as passages alone.
+    images_as_queries: bool = True
     prompts: Mapping[str, str] = field(default_factory=dict)
     files: tuple[ModelFile, ...] = ()
     computation: Computation | None = None
@@ -116,13 +118,21 @@ class Item:
 
 
 class InputTooLongError(ValueError):
-    """An input exceeds the model's limit and may not be truncated. `length` counts prompt and special tokens."""
+    """An input exceeds the model's limit and may not be truncated. `length` counts prompt and special tokens.
 
-    def __init__(self, index: int, length: int, limit: int) -> None:
+    Of an input with an image, `fixed` tokens are the image's and what goes with it, which truncation never cuts.
+    """
+
+    def __init__(self, index: int, length: int, limit: int, fixed: int = 0) -> None:
         super().__init__(f"input[{index}] has {length} tokens; the limit is {limit}")
         self.index = index
         self.length = length
         self.limit = limit
+        self.fixed = fixed
+
+    def at(self, index: int) -> InputTooLongError:
+        """The same, of an input that has another place."""
+        return InputTooLongError(index, self.length, self.limit, self.fixed)
 
 
 class InvalidImageError(ValueError):
@@ -212,6 +222,10 @@ class Seeing(Protocol):
     @property
     def default_batch_tiles(self) -> int:
         """How many tiles of images a batch may have to keep this device busy without taking its memory."""
+
+    @property
+    def largest_image_bytes(self) -> int:
+        """The most memory that a prepared image holds until its vector is there."""
 
 
 @runtime_checkable

@@ -13,20 +13,21 @@ from itertools import islice
 import pybase64
 
 from embedding_runtime.engine.model import ImageInput, Input
+from embedding_runtime.images.markup import Tag, find_tag, read_tag, skip_blanks, stripped
 
 TEXT, IMAGE, TEXT_IMAGE = "text", "image", "text_image"
 _STEP = 256 * 1024
+_SCHEME = "data:image/"
 # What looks like an image more often than this and is none, is a text about them.
 _MOST_CANDIDATES = 1000
-_TAG_LENGTH = 1024
+# Characters of what looks like a tag and is none, before what looks like one is no longer tried; each counts for as
+# many as trying it costs.
+_BROKEN_TAGS = 1024 * 1024
+_BROKEN_TAG = 64
 _START = re.compile(r"data:image/[a-z0-9.+-]{1,64}(?:;[a-z0-9!#$&^_.+-]{1,64}(?:=[a-z0-9!#$&^_.+-]{1,64})?){0,8}", re.I)
-_PAYLOAD = re.compile(r"[A-Za-z0-9+/=]+")
-_VISIBLE = re.compile(r"\S+")
-_QUOTED = re.compile(r"[^\"'<>]+")
-_TAG_OPENS = re.compile(r"<img\b[^<>\"']{0,256}(?:[\"'][^<>\"']{0,256}[\"'][^<>\"']{0,256}){0,8}$", re.I)
-_SOURCE_OPENS = re.compile(r"\bsrc\s{0,8}=\s{0,8}([\"'])\s{0,8}$", re.I)
-_TAG_ENDS = re.compile(r"[^<>\"']{0,256}(?:[\"'][^<>\"']{0,256}[\"'][^<>\"']{0,256}){0,8}>")
-_REMOTE = re.compile(r"\s*(?:<img\b[^<>]{0,256}\bsrc\s{0,8}=\s{0,8}[\"']\s{0,8})?https?://", re.I)
+_PAYLOAD = re.compile(r"[A-Za-z0-9+/=]++")
+_VISIBLE = re.compile(r"\S++")
+_REMOTE = re.compile(r"https?://", re.I)
 
 
 class UnusableInputError(ValueError):
@@ -35,12 +36,15 @@ class UnusableInputError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An image in a string: where what stands for it begins and ends, and the characters of its payload."""
+    """An image in a string: where what stands for it begins and ends, and the characters of its payload.
+
+    A payload may be folded into lines when it is the value of an attribute.
+    """
 
     begin: int
     end: int
     payload: slice
-    quoted: bool
+    folded: bool
     is_base64: bool
 
 
@@ -55,13 +59,14 @@ def read_input(value: str, modality: str | None, max_bytes: int) -> Input:
     if not found:
         if modality is None:
             return value
-        if _REMOTE.match(value):
+        if _names_address(value):
             raise UnusableInputError("names an image by address, which is not fetched; send it as a data URL")
         raise UnusableInputError("has no image; send one as a data URL, such as data:image/png;base64,…")
     if len(found) > 1:
         raise UnusableInputError("has more than one image; send each as an input of its own")
     image = found[0]
-    text = " ".join(part for part in (value[: image.begin].strip(), value[image.end :].strip()) if part)
+    around = (stripped(value, 0, image.begin), stripped(value, image.end, len(value)))
+    text = " ".join(value[begin:end] for begin, end in around if begin < end)
     if text and modality == IMAGE:
         raise UnusableInputError("has text beside the image; use modality 'text_image', or leave the text out")
     return ImageInput(_decode(value, image, max_bytes), text)
@@ -75,19 +80,54 @@ def modality_of(value: Input) -> str:
 
 
 def _images(value: str) -> Iterator[_Found]:
-    first = len(value) - len(value.lstrip())
+    """Every image, in order: the sources of tags, and data URLs by themselves."""
+    first = skip_blanks(value, 0, len(value))
+    tags = _Tags(value)
     position = 0
     for _ in range(_MOST_CANDIDATES):
-        start = value.find("data:image/", position)
+        start = value.find(_SCHEME, position)
         if start < 0:
             return
-        opening = _START.match(value, start)
+        header = _header(value, start)
         found = None
-        if opening is not None and value[opening.end() : opening.end() + 1] == ",":
-            found = _in_tag(value, start, opening.end()) or _bare(value, start, opening.end(), alone=start == first)
+        if header is not None:
+            tag = tags.around(start)
+            found = _in_tag(value, tag) if tag else _bare(value, start, header, alone=start == first)
         if found is not None:
             yield found
-        position = found.end if found else start + len("data:image/")
+        position = found.end if found else start + len(_SCHEME)
+
+
+class _Tags:
+    """The tags of a text whose source is a data URL, found once, in order."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        self._from = 0
+        self._left = _BROKEN_TAGS
+
+    def around(self, start: int) -> Tag | None:
+        """The tag that this place is in. To be asked for places in order."""
+        while self._left > 0:
+            begin = find_tag(self._value, self._from, start)
+            if begin < 0:
+                self._from = max(self._from, start)
+                return None
+            tag, looked = read_tag(self._value, begin)
+            if tag is not None and start < tag.end and _header(self._value, tag.source.start) is not None:
+                self._from = tag.end
+                return tag
+            self._from = begin + len("<img")
+            self._left -= max(_BROKEN_TAG, looked - begin)
+        return None
+
+
+def _header(value: str, start: int) -> int | None:
+    """Where the comma of a data URL is; None when it is no data URL."""
+    opening = _START.match(value, start)
+    if opening is None or value[opening.end() : opening.end() + 1] != ",":
+        return None
+    return opening.end()
 
 
 def _bare(value: str, start: int, header: int, *, alone: bool) -> _Found | None:
@@ -98,31 +138,36 @@ def _bare(value: str, start: int, header: int, *, alone: bool) -> _Found | None:
     """
     is_base64 = _says_base64(value, start, header)
     end = _run(_VISIBLE, value, header + 1) if alone else header + 1
-    if not alone or value[end : end + _STEP].strip():
+    if not alone or skip_blanks(value, end, len(value)) < len(value):
         if not is_base64:
             return None
         end = _run(_PAYLOAD, value, header + 1)
-    return _Found(start, end, slice(header + 1, end), quoted=False, is_base64=is_base64)
+    return _Found(start, end, slice(header + 1, end), folded=False, is_base64=is_base64)
 
 
-def _in_tag(value: str, start: int, header: int) -> _Found | None:
-    """A data URL that is the source of an <img> tag, in either kind of quotes, with or without a closing slash."""
-    source = _SOURCE_OPENS.search(value, max(0, start - 32), start)
-    if source is None:
-        return None
-    tag = _TAG_OPENS.search(value, max(0, source.start() - _TAG_LENGTH), source.start())
-    end = _run(_QUOTED, value, header + 1)
-    if tag is None or value[end : end + 1] != source[1]:
-        return None
-    closing = _TAG_ENDS.match(value, end + 1)
-    if closing is None:
-        return None
-    is_base64 = _says_base64(value, start, header)
-    return _Found(tag.start(), closing.end(), slice(header + 1, end), quoted=True, is_base64=is_base64)
+def _in_tag(value: str, tag: Tag) -> _Found:
+    """The source of a tag. Behind one without quotes a slash may belong to the tag instead: `<img src=data:…/>`."""
+    header = _header(value, tag.source.start) or tag.source.stop
+    begin, end = header + 1, tag.source.stop
+    if value[end : end + 1] == ">" and value[end - 1] == "/" and (value[end - 2] == "=" or (end - begin) % 4 == 1):
+        end -= 1
+    return _Found(
+        tag.begin, tag.end, slice(begin, max(begin, end)), folded=True,
+        is_base64=_says_base64(value, tag.source.start, header),
+    )  # fmt: skip
 
 
 def _says_base64(value: str, start: int, header: int) -> bool:
     return value[start:header].lower().endswith(";base64")
+
+
+def _names_address(value: str) -> bool:
+    """Whether the string is an address, or begins with a tag whose source is one."""
+    begin = skip_blanks(value, 0, len(value))
+    if find_tag(value, begin, begin + 1) == begin:
+        tag, _ = read_tag(value, begin)
+        begin = tag.source.start if tag else begin
+    return _REMOTE.match(value, begin) is not None
 
 
 def _run(pattern: re.Pattern[str], value: str, position: int) -> int:
@@ -137,13 +182,13 @@ def _run(pattern: re.Pattern[str], value: str, position: int) -> int:
 def _decode(value: str, image: _Found, max_bytes: int) -> bytes:
     if not image.is_base64:
         raise UnusableInputError("has an image that is not base64; send data:image/png;base64,…")
-    length = image.payload.stop - image.payload.start
-    if length * 3 // 4 > max_bytes + 2 and not image.quoted:
-        raise UnusableInputError(f"has an image of about {length * 3 // 4} bytes; at most {max_bytes} are allowed")
-    payload = value[image.payload]
-    if image.quoted:
-        # Tags may be folded into lines.
-        payload = "".join(payload.split())
+    begin, end = image.payload.start, image.payload.stop
+    # What folding adds is a fraction; more blanks than payload are none.
+    most = 2 * (max_bytes + 2) if image.folded else max_bytes + 2
+    if (end - begin) * 3 // 4 > most:
+        size = (end - begin) * 3 // 4
+        raise UnusableInputError(f"has an image of about {size} bytes; at most {max_bytes} are allowed")
+    payload = _unfolded(value, begin, end) if image.folded else value[begin:end]
     payload = payload.rstrip("=")
     if len(payload) * 3 // 4 > max_bytes:
         raise UnusableInputError(f"has an image of {len(payload) * 3 // 4} bytes; at most {max_bytes} are allowed")
@@ -154,3 +199,9 @@ def _decode(value: str, image: _Found, max_bytes: int) -> bytes:
     if not data:
         raise UnusableInputError("has an image without any data")
     return data
+
+
+def _unfolded(value: str, begin: int, end: int) -> str:
+    """What is between two places, without any blanks."""
+    steps = range(begin, end, _STEP)
+    return "".join("".join(value[step : min(step + _STEP, end)].split()) for step in steps)

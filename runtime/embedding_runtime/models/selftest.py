@@ -73,10 +73,14 @@ def check_vectors(model: Model) -> None:
     units = together / lengths[:, None]
     if float(units[0] @ units[1]) > 1 - 1e-6:
         raise SelfTestError("different texts get the same vector: the tokenizer or the weights are unusable")
-    tolerance = _TOLERANCE.get(model.identity.precision, _HALF_TOLERANCE)
     difference = float(np.abs((together - alone) / lengths[:, None]).max())
-    if difference > tolerance:
+    if difference > tolerance(model.identity.precision):
         raise SelfTestError(f"the self-test's vectors depend on the batch they are in (by {difference:.1e})")
+
+
+def tolerance(precision: str) -> float:
+    """The largest difference of a number of unit vectors by who shares the batch."""
+    return _TOLERANCE.get(precision, _HALF_TOLERANCE)
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]

@@ -1,8 +1,10 @@
 """What a llama_nemotron_vl directory says about itself: towers, tiles, prompts, limits. Reads JSON only.
 
-The model's published code reads processor_config.json first, config.json where that says nothing, and has defaults for
-what neither says; the order here is the same (nemo-automodel 0.7, `llama_nemotron_vl`). What decides about vectors and
-has a default that is wrong for the published checkpoints, the pooling, is required.
+The towers are config.json's. Prompts, tiles and lengths are processor_config.json's alone, as in the model's published
+code (nemo-automodel 0.7, `LlamaNemotronVLProcessor`): what that file leaves out has the processor class's default, for
+example six tiles, whatever config.json says. That code cannot load a directory without the file; here config.json is
+asked in its place. `min_input_tiles` is vLLM's; the published class always begins at one. What decides about vectors
+and has a default that is wrong for the published checkpoints, the pooling, is required.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ def is_vision_language(directory: Path) -> bool:
 def read_vision_language(directory: Path, pooling: Pooling | None) -> VisionLanguage:
     """Raises DirectoryError for what is missing, contradictory or cannot be computed here."""
     config = require_object(directory, "config.json")
-    processor = read_object(directory, "processor_config.json") or {}
+    processor = read_object(directory, "processor_config.json")
+    name = "config.json" if processor is None else "processor_config.json"
+    said = config if processor is None else processor
     _refuse_quantised(directory, config)
     vision, language = _tower(config, "vision_config"), _tower(config, "llm_config")
     if vision.get("model_type") != "siglip_vision_model":
@@ -70,24 +74,22 @@ def read_vision_language(directory: Path, pooling: Pooling | None) -> VisionLang
             f"config.json: llm_config of {language.get('architectures')} is no LlamaBidirectionalModel"
         )
 
-    def setting(name: str, default: Any, *others: str) -> Any:
-        for source, key in ((processor, name), *((config, other) for other in (name, *others))):
-            if source.get(key) is not None:
-                return source[key]
-        return default
+    def setting(key: str, default: Any, older: str | None = None) -> Any:
+        found = next((said[each] for each in (key, older) if each and said.get(each) is not None), None)
+        return default if found is None else found
 
     side = int(config.get("force_image_size") or vision.get("image_size") or 0)
     patches, downsample = _grid(side, vision, config)
     tile_tokens = (patches // downsample) ** 2
     if setting("num_image_token", tile_tokens) != tile_tokens:
-        raise DirectoryError(f"processor_config.json: num_image_token is not the {tile_tokens} that a tile becomes")
+        raise DirectoryError(f"{name}: num_image_token is not the {tile_tokens} that a tile becomes")
     if setting("image_size", side) != side:
-        raise DirectoryError(f"processor_config.json: image_size is not the {side} of config.json")
+        raise DirectoryError(f"{name}: image_size is not the {side} of config.json")
     if setting("template", None) not in _TEMPLATES:
-        raise DirectoryError(f"config.json: the conversation template {setting('template', None)!r} is not known")
+        raise DirectoryError(f"{name}: the conversation template {setting('template', None)!r} is not known")
     norm = setting("norm_type", "siglip")
     if norm not in _NORMALISATIONS:
-        raise DirectoryError(f"processor_config.json: norm_type {norm!r} is not one of {', '.join(_NORMALISATIONS)}")
+        raise DirectoryError(f"{name}: norm_type {norm!r} is not one of {', '.join(_NORMALISATIONS)}")
     mean, deviation = _NORMALISATIONS[norm]
     rule = TileRule(
         side=side,
@@ -97,13 +99,14 @@ def read_vision_language(directory: Path, pooling: Pooling | None) -> VisionLang
         dynamic=bool(setting("dynamic_image_size", True)),
     )
     if not 1 <= rule.least <= rule.most <= 64:
-        raise DirectoryError(f"config.json: images cannot have {rule.least} to {rule.most} tiles")
+        raise DirectoryError(f"{name}: images cannot have {rule.least} to {rule.most} tiles")
     system = str(setting("system_message", ""))
     layout = Layout(
         directory,
         (pooling or _pooling(config, language),),
         normalized=True,
-        max_tokens=setting("p_max_length", None),
+        query_tokens=_length(name, "q_max_length", setting("q_max_length", None)),
+        passage_tokens=_length(name, "p_max_length", setting("p_max_length", None)),
         prompts={
             kind: system + (f"{prefix} " if (prefix := str(setting(f"{kind}_prefix", f"{kind}:"))) else "")
             for kind in ("query", "passage")
@@ -130,6 +133,12 @@ def _tower(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(tower, dict):
         raise DirectoryError(f"config.json has no {key}")
     return dict(tower)
+
+
+def _length(name: str, key: str, value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise DirectoryError(f"{name}: {key} must be a positive integer")
+    return value
 
 
 def _grid(side: int, vision: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[int, int]:

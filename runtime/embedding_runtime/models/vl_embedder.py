@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -42,15 +42,17 @@ class VisionLanguageEmbedder:
         self,
         identity: ModelIdentity,
         tokenizer: Tokenizer,
+        token_limits: Mapping[InputType | None, int],
         prompts: Prompts,
         model: VisionLanguageModel,
         limits: ImageLimits,
     ) -> None:
         self._identity = identity
         self._settings = model.settings
-        self._tokenizer = VisionTokenizer(tokenizer, identity.max_input_tokens, model.settings.image_token)
-        for prompt in (prompts.query, prompts.passage, prompts.default):
-            self._tokenizer.require_room(prompt)
+        self._tokenizer = VisionTokenizer(
+            tokenizer, token_limits[InputType.QUERY], token_limits[InputType.PASSAGE], model.settings.image_token
+        )
+        self._tokenizer.require_room(prompts, model.settings.tile_tokens)
         self._prompts = prompts
         self._model = model
         self._limits = limits
@@ -78,6 +80,11 @@ class VisionLanguageEmbedder:
     def default_batch_tiles(self) -> int:
         return 2 * self._model.tiles_at_once
 
+    @property
+    def largest_image_bytes(self) -> int:
+        """The engine's Seeing: an image is held as the bytes of its tiles."""
+        return self._settings.tiles.largest * 3 * self._settings.tiles.side**2
+
     def prepare(
         self,
         inputs: Sequence[Input],
@@ -102,8 +109,10 @@ class VisionLanguageEmbedder:
     def prove(self) -> None:
         """The engine's Provable. Raises SelfTestError when the vectors cannot be right."""
         from embedding_runtime.models.selftest import run_self_test
+        from embedding_runtime.models.sight import check_sight
 
         run_self_test(self)
+        check_sight(self)
 
     @torch.inference_mode()  # type: ignore[untyped-decorator]
     def see(self, tiles: NDArray[np.uint8]) -> Tensor:
@@ -130,16 +139,17 @@ class VisionLanguageEmbedder:
         prompt = self._prompts.for_type(input_type)
         try:
             tokenised = self._tokenizer.texts(
-                list(texts.values()), prompt=prompt, truncation=truncation, checkpoint=checkpoint
-            )
+                list(texts.values()), query=input_type is not InputType.PASSAGE, prompt=prompt, truncation=truncation,
+                checkpoint=checkpoint,
+            )  # fmt: skip
         except InputTooLongError as error:
-            raise InputTooLongError(list(texts)[error.index], error.length, error.limit) from None
+            raise error.at(list(texts)[error.index]) from None
         return [Item(len(tokens.ids), TokenSequence(tokens.ids), key=tokens.ids.tobytes()) for tokens in tokenised]
 
     def _image(self, index: int, value: ImageInput, truncation: Truncation, checkpoint: Callable[[], None]) -> Item:
         """Images are passages. What can be refused by size is refused before anything is decoded."""
         try:
-            width, height = image_size(value.image, self._limits)
+            width, height = image_size(value.image, self._limits, checkpoint)
             tiles = count_tiles(width, height, self._settings.tiles)
             tokens = self._tokenizer.image(
                 value.text,
@@ -148,13 +158,12 @@ class VisionLanguageEmbedder:
                 truncation=truncation,
                 checkpoint=checkpoint,
             )
-            checkpoint()
-            pixels = decode(value.image, self._limits)
+            tiled = cut(decode(value.image, self._limits, checkpoint), self._settings.tiles, checkpoint)
         except UnusableImageError as error:
             raise InvalidImageError(index, str(error)) from error
         except InputTooLongError as error:
-            raise InputTooLongError(index, error.length, error.limit) from None
-        sequence = TokenSequence(tokens.ids, cut(pixels, self._settings.tiles), tokens.image_begins)
+            raise error.at(index) from None
+        sequence = TokenSequence(tokens.ids, tiled, tokens.image_begins)
         key = (tokens.ids.tobytes(), hashlib.blake2b(value.image).digest())
         return Item(len(tokens.ids), sequence, tiles, key)
 

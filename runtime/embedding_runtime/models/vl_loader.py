@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
-from embedding_runtime.engine.model import ImageInput, InputType, ModelFile, ModelIdentity, Truncation
+from embedding_runtime.engine.model import InputType, ModelFile, ModelIdentity
 from embedding_runtime.errors import FingerprintMismatchError
 from embedding_runtime.images.decode import ImageLimits
 from embedding_runtime.models import identity as identities
 from embedding_runtime.models.advance import Progress
-from embedding_runtime.models.choices import LoadRequest, choose_device, choose_precision, default_name, max_tokens
+from embedding_runtime.models.choices import LoadRequest, choose_device, choose_precision, default_name, input_limits
 from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.files import DirectoryError, require_vocabulary
 from embedding_runtime.models.fingerprint import canonical_config
-from embedding_runtime.models.selftest import SelfTestError, run_self_test
+from embedding_runtime.models.selftest import SelfTestError
 from embedding_runtime.models.source import Source
 from embedding_runtime.models.tokenizer import load_tokenizer
 from embedding_runtime.models.vl_config import VisionLanguage, read_vision_language
@@ -56,7 +52,8 @@ def load_vision_language(request: LoadRequest, source: Source, progress: Progres
     model = VisionLanguageModel(vision, projector, language, architecture, settings, dtype, device)
     fingerprint, files = _identify(request, source, settings, tokenizer.to_str(), progress)
     dimensions = int(architecture.config.hidden_size) * len(layout.poolings)
-    limits = [limit for limit in (tokenizer_limit, int(architecture.config.max_position_embeddings)) if limit]
+    positions = int(architecture.config.max_position_embeddings)
+    limits = input_limits(request.max_input_tokens, layout, tokenizer_limit, positions)
     identity = ModelIdentity(
         id=request.served_name or default_name(source),
         source=source.name,
@@ -64,28 +61,29 @@ def load_vision_language(request: LoadRequest, source: Source, progress: Progres
         fingerprint=fingerprint,
         dimensions=dimensions,
         supported_dimensions=tuple(sorted({*(size for size in layout.matryoshka if size < dimensions), dimensions})),
-        max_input_tokens=max_tokens(request.max_input_tokens, layout.max_tokens, min(limits, default=None)),
+        max_input_tokens=max(limits[kind] for kind in InputType),
         pooling="+".join(layout.poolings),
         normalized=True,
         modalities=MODALITIES,
         precision=precision,
+        images_as_queries=False,
         prompts={kind: text for kind, text in layout.prompts.items() if text},
         files=files,
     )
     if request.expected_fingerprint and request.expected_fingerprint != fingerprint:
         raise FingerprintMismatchError(request.expected_fingerprint, fingerprint)
     prompts = Prompts(layout.query_prompt, layout.passage_prompt, layout.query_prompt)
-    embedder = VisionLanguageEmbedder(identity, tokenizer, prompts, model, ImageLimits(request.max_image_bytes))
+    images = ImageLimits(request.max_image_bytes)
+    embedder = VisionLanguageEmbedder(identity, tokenizer, limits, prompts, model, images)
     largest = settings.tiles.largest * settings.tile_tokens
-    if identity.max_input_tokens < largest:
+    if limits[InputType.PASSAGE] < largest:
         _log.warning(
-            "an image can be %d tokens, but inputs may have %d only: larger images are refused",
-            largest, identity.max_input_tokens,
+            "an image can be %d tokens, but inputs may have %d only: images that become so many are refused",
+            largest, limits[InputType.PASSAGE],
         )  # fmt: skip
     progress(f"testing {source.name}")
     try:
-        run_self_test(embedder)
-        _check_sight(embedder)
+        embedder.prove()
     except SelfTestError as error:
         raise DirectoryError(str(error)) from error
     return embedder
@@ -119,19 +117,3 @@ def _identify(
         return {"model": sorted(stored, key=lambda tensor: tensor.name)}
 
     return identities.name(source, request.cache, facts, tensors, progress)
-
-
-def _check_sight(model: VisionLanguageEmbedder) -> None:
-    """Two small images must give different, finite vectors. Raises SelfTestError."""
-
-    def picture(colour: int) -> Any:
-        image = io.BytesIO()
-        Image.new("RGB", (16, 16), (colour, 255 - colour, 90)).save(image, "PNG")
-        return ImageInput(image.getvalue())
-
-    items = model.prepare([picture(20), picture(240)], InputType.PASSAGE, Truncation.NONE)
-    vectors = model.embed([item.payload for item in items])
-    if not np.isfinite(vectors).all():
-        raise SelfTestError("the self-test's image vectors are not finite: the vision weights are unusable")
-    if np.array_equal(vectors[0], vectors[1]):
-        raise SelfTestError("different images get the same vector: the vision weights are unusable")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from embedding_runtime.engine.model import InputTooLongError, Truncation, no_checkpoint
+from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.files import DirectoryError
 from embedding_runtime.models.tokenizer import TextTokenizer, TokenIds
 from embedding_runtime.models.vl_config import IMAGE_BEGINS, IMAGE_ENDS, IMAGE_TOKEN, PLACEHOLDERS
@@ -33,13 +34,14 @@ class ImageText:
 
 
 class VisionTokenizer:
-    """Tokenises texts and prompts with images, for a model that reads at most `limit` tokens.
+    """Tokenises texts and prompts with images, for a model that reads at most `query_limit` tokens of a query and
+    `limit` of a passage.
 
     May be used from several threads. Raises DirectoryError when the tokenizer does not know the image token by the id
     that the model's configuration gives.
     """
 
-    def __init__(self, tokenizer: Tokenizer, limit: int, image_token: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, query_limit: int, limit: int, image_token: int) -> None:
         if tokenizer.token_to_id(IMAGE_TOKEN) != image_token:
             raise DirectoryError(
                 f"config.json: img_context_token_id is {image_token}, "
@@ -48,19 +50,34 @@ class VisionTokenizer:
         self._tokenizer, self._names = _rename(tokenizer)
         self._limit = limit
         self._image_token = image_token
-        self._texts = TextTokenizer(self._tokenizer, limit)
+        self._passages = TextTokenizer(self._tokenizer, limit)
+        self._queries = TextTokenizer(self._tokenizer, query_limit)
         # One for each number of tiles there can be.
         self._beside_images = lru_cache(64)(lambda tokens: TextTokenizer(self._tokenizer, limit + 1 - tokens))
 
-    def require_room(self, prompt: str) -> None:
-        """As TextTokenizer.require_room."""
-        self._texts.require_room(prompt)
+    def require_room(self, prompts: Prompts, tile_tokens: int) -> None:
+        """Raises DirectoryError when a prompt leaves no room for a text behind it, or for an image of one tile."""
+        self._queries.require_room(prompts.query)
+        self._passages.require_room(prompts.passage)
+        least = self._around(prompts.passage) + tile_tokens
+        if least > self._limit:
+            raise DirectoryError(
+                f"an image takes at least {least} tokens, but inputs may have {self._limit} only; set "
+                f"--max-input-tokens (EMBEDDING_MAX_INPUT_TOKENS) to {least} or more"
+            )
 
     def texts(
-        self, texts: Sequence[str], *, prompt: str, truncation: Truncation, checkpoint: Callable[[], None]
+        self,
+        texts: Sequence[str],
+        *,
+        query: bool,
+        prompt: str,
+        truncation: Truncation,
+        checkpoint: Callable[[], None] = no_checkpoint,
     ) -> list[TokenIds]:
-        """As TextTokenizer.tokenise."""
-        return self._texts.tokenise(texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint)
+        """As TextTokenizer.tokenise, of queries or of passages."""
+        texts_of = self._queries if query else self._passages
+        return texts_of.tokenise(texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint)
 
     def image(
         self, text: str, image_tokens: int, *, prompt: str, truncation: Truncation,
@@ -70,27 +87,36 @@ class VisionTokenizer:
 
         Raises InputTooLongError, with index 0, also when prompt and image alone are too long.
         """
-        names = self._names
-        fixed = f"{prompt}{names[IMAGE_BEGINS]}{names[IMAGE_TOKEN]}{names[IMAGE_ENDS]} "
+        before = self._before(prompt)
         # The image counts as one token while the text is cut.
         others = image_tokens - 1
-        if self._texts.prompt_tokens(fixed) + others > self._limit:
-            raise InputTooLongError(0, self._count(text, fixed, checkpoint) + others, self._limit)
+        fixed = self._around(prompt) + image_tokens
+        if fixed > self._limit:
+            raise InputTooLongError(0, self._count(text, before, checkpoint) + others, self._limit, fixed)
         try:
             tokens = (
                 self._beside_images(image_tokens)
-                .tokenise([text], prompt=fixed, truncation=truncation, checkpoint=checkpoint)[0]
+                .tokenise([text], prompt=before, truncation=truncation, checkpoint=checkpoint)[0]
                 .ids
             )
         except InputTooLongError as error:
-            raise InputTooLongError(0, error.length + others, self._limit) from None
+            raise InputTooLongError(0, error.length + others, self._limit, fixed) from None
         begin = int(np.flatnonzero(tokens == self._image_token)[0])
         image = np.full(image_tokens, self._image_token, np.int32)
         return ImageText(np.concatenate([tokens[:begin], image, tokens[begin + 1 :]]), begin, image_tokens)
 
+    def _before(self, prompt: str) -> str:
+        """What stands before the text, with one token for the whole image."""
+        names = self._names
+        return f"{prompt}{names[IMAGE_BEGINS]}{names[IMAGE_TOKEN]}{names[IMAGE_ENDS]} "
+
+    def _around(self, prompt: str) -> int:
+        """The tokens of an image's prompt beside the image."""
+        return self._passages.prompt_tokens(self._before(prompt)) - 1
+
     def _count(self, text: str, prompt: str, checkpoint: Callable[[], None]) -> int:
         try:
-            tokens = self._texts.tokenise([text], prompt=prompt, truncation=Truncation.NONE, checkpoint=checkpoint)
+            tokens = self._passages.tokenise([text], prompt=prompt, truncation=Truncation.NONE, checkpoint=checkpoint)
         except InputTooLongError as error:
             return error.length
         return len(tokens[0].ids)

@@ -1,0 +1,199 @@
+"""The structure of an image's file, looked at before any library does: its kind by its bytes, and nothing endless.
+
+Libraries read what surrounds the pixels with care for its correctness, not for its quantity: Pillow needs minutes for a
+JPEG or a GIF that is all metadata, and gigabytes for a TIFF whose every tag points at the whole file. So the parts are
+counted here, and metadata that no pixel depends on is left out where it can be. Steps are counted, whatever they find,
+so that no file takes long to be refused.
+
+Formats: JPEG (ITU-T T.81 annex B), PNG (W3C PNG 3), GIF89a, TIFF 6.0 and BigTIFF, WebP (RFC 9649), BMP.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from embedding_runtime.images.errors import UnusableImageError
+
+# What a careful encoder never reaches, and what takes no time to walk.
+MOST_SEGMENTS = 4096
+MOST_SCANS = 100
+MOST_CHUNKS = 20_000
+MOST_BLOCKS = 20_000
+MOST_TAGS = 512
+MOST_STRIPS = 65_536
+MOST_RUN_LENGTH_BYTES = 2 * 1024 * 1024
+_KINDS = "is not a PNG, JPEG, WebP, GIF, BMP or TIFF file"
+_DAMAGED = "is damaged or incomplete"
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+# SOF0 to SOF15 without DHT, JPG and DAC, which are numbered among them; those of the progressive process.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+# Segments without a length: TEM, RST0 to RST7, SOI.
+_BARE = frozenset({0x01, *range(0xD0, 0xD9)})
+# Application segments and comments; JFIF's and Adobe's decide how colours are stored.
+_METADATA = frozenset({*range(0xE1, 0xF0), 0xFE}) - {0xEE}
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_STRIP_TAGS = frozenset({273, 279, 324, 325})
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A file that may be given to Pillow: Pillow's name of its format, its bytes without surplus metadata, and whether
+    a decoder must hold all of its pixels in another form before it has the first."""
+
+    kind: str
+    data: bytes
+    buffered: bool = False
+
+
+def read_container(data: bytes) -> Container:
+    """What the file is. Raises UnusableImageError for what is of no known kind, or of endless parts."""
+    for magic, place, read in _READERS:
+        if data.startswith(magic, place):
+            return read(data)
+    raise UnusableImageError(_KINDS)
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a WebP's canvas (RFC 9649); None for anything else."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+    match data[12:16]:
+        case b"VP8X":
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+        case b"VP8L":
+            packed = int.from_bytes(data[21:25], "little")
+            return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+        case b"VP8 ":
+            width, height = struct.unpack("<HH", data[26:30])
+            return width & 0x3FFF, height & 0x3FFF
+        case _:
+            return None
+
+
+def _jpeg(data: bytes) -> Container:
+    """Markers up to the first scan, without metadata; behind it, scans are counted.
+
+    Pillow reads metadata in quadratic time; libjpeg goes over the whole picture for each scan of a progressive file.
+    """
+    kept = [data[:2]]
+    position, components, progressive = 2, 0, False
+    for _ in range(MOST_SEGMENTS):
+        position = data.find(b"\xff", position)
+        if position < 0 or position + 4 > len(data):
+            raise UnusableImageError(_DAMAGED)
+        marker = data[position + 1]
+        if marker in (0x00, 0xFF) or marker in _BARE:
+            # Padding, and what libraries pass over.
+            position += 1 if marker == 0xFF else 2
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == _END_OF_IMAGE or length < 2:
+            raise UnusableImageError(_DAMAGED)
+        if marker in _FRAMES:
+            progressive = marker in _PROGRESSIVE
+            components = data[position + 9] if length >= 8 and position + 9 < len(data) else 0
+        if marker == _START_OF_SCAN:
+            if data.count(b"\xff\xda", position) > MOST_SCANS:
+                raise UnusableImageError(f"has more than {MOST_SCANS} scans")
+            partial = position + 4 < len(data) and data[position + 4] < components
+            kept.append(data[position:])
+            return Container("JPEG", b"".join(kept), buffered=progressive or partial)
+        end = position + 2 + length
+        if marker not in _METADATA:
+            kept.append(data[position:end])
+        position = end
+    raise UnusableImageError(f"has more than {MOST_SEGMENTS} segments before its pixels")
+
+
+def _png(data: bytes) -> Container:
+    position = 8
+    for _ in range(MOST_CHUNKS):
+        length = int.from_bytes(data[position : position + 4], "big")
+        position += 12 + length
+        if position + 8 > len(data):
+            return Container("PNG", data)
+    raise UnusableImageError(f"has more than {MOST_CHUNKS} chunks")
+
+
+def _gif(data: bytes) -> Container:
+    """Blocks up to the first frame; of the extensions only those that control it. What follows is never looked at."""
+    if len(data) < 13:
+        raise UnusableImageError(_KINDS)
+    begin = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+    kept = [data[:begin]]
+    position, blocks = begin, 0
+    while data[position : position + 1] == b"\x21":
+        end = position + 2
+        while (size := _byte(data, end)) > 0:
+            end += 1 + size
+            blocks += 1
+            if blocks > MOST_BLOCKS:
+                raise UnusableImageError(f"has more than {MOST_BLOCKS} blocks before its first frame")
+        end += 1
+        if _byte(data, position + 1) == 0xF9:
+            kept.append(data[position:end])
+        position = end
+        blocks += 1
+    return Container("GIF", b"".join([*kept, data[position:]]))
+
+
+def _tiff(data: bytes) -> Container:
+    """The tags of the first picture: how many, how much they hold, and in how many pieces the pixels are."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"\x2b\x00", b"\x00\x2b")
+    try:
+        begin = struct.unpack_from(f"{order}Q" if big else f"{order}L", data, 8 if big else 4)[0]
+        count = struct.unpack_from(f"{order}Q" if big else f"{order}H", data, begin)[0]
+        if count > MOST_TAGS:
+            raise UnusableImageError(f"has {count} tags; at most {MOST_TAGS} are allowed")
+        begin += 8 if big else 2
+        entry = struct.Struct(f"{order}HHQ8s" if big else f"{order}HHL4s")
+        tags = [entry.unpack_from(data, begin + number * entry.size) for number in range(count)]
+    except (struct.error, OverflowError) as error:
+        raise UnusableImageError(_DAMAGED) from error
+    held = 0
+    for tag, kind, values, _ in tags:
+        size = values * _TYPE_BYTES.get(kind, 0)
+        held += size if size > (8 if big else 4) else 0
+        if tag in _STRIP_TAGS and values > MOST_STRIPS:
+            raise UnusableImageError(f"has its pixels in {values} pieces; at most {MOST_STRIPS} are allowed")
+    if held > len(data):
+        raise UnusableImageError(_DAMAGED)
+    return Container("TIFF", data, buffered=True)
+
+
+def _webp(data: bytes) -> Container:
+    return Container("WEBP", data, buffered=True)
+
+
+def _bmp(data: bytes) -> Container:
+    """Pillow reads run lengths byte by byte in Python."""
+    compression = int.from_bytes(data[30:34], "little") if _byte(data, 14) >= 40 else 0
+    if compression in (1, 2) and len(data) > MOST_RUN_LENGTH_BYTES:
+        raise UnusableImageError(
+            f"is a BMP of run lengths with {len(data)} bytes; at most {MOST_RUN_LENGTH_BYTES} are allowed: "
+            "send it as a PNG"
+        )
+    return Container("BMP", data)
+
+
+def _byte(data: bytes, position: int) -> int:
+    """0 behind the end."""
+    return data[position] if position < len(data) else 0
+
+
+_READERS: tuple[tuple[bytes, int, Callable[[bytes], Container]], ...] = (
+    (b"\xff\xd8\xff", 0, _jpeg),
+    (b"\x89PNG\r\n\x1a\n", 0, _png),
+    (b"GIF87a", 0, _gif),
+    (b"GIF89a", 0, _gif),
+    (b"WEBP", 8, _webp),
+    (b"II\x2a\x00", 0, _tiff),
+    (b"MM\x00\x2a", 0, _tiff),
+    (b"II\x2b\x00", 0, _tiff),
+    (b"MM\x00\x2b", 0, _tiff),
+    (b"BM", 0, _bmp),
+)
