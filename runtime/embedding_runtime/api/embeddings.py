@@ -85,7 +85,7 @@ class EmbeddingHandler:
         self._prepare_pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="prepare")
         self._prepare_large_pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prepare-large")
         self._images = ImageWork(limits.images)
-        self._image_bounds = ImageBounds(limits.image_bytes, limits.images.per_request)
+        self._image_bytes = limits.image_bytes
         self._encode_pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="encode")
 
     async def embeddings(self, request: Request) -> Response:
@@ -197,7 +197,8 @@ class EmbeddingHandler:
         def work(checkpoint: Checkpoint) -> _Prepared | Job:
             request = parse(b"".join(body), schema)
             body.clear()
-            job = resolve(request, self._state.names, engine.model.identity, self._image_bounds)
+            bounds = ImageBounds(self._image_bytes, self._images.per_request(engine.model))
+            job = resolve(request, self._state.names, engine.model.identity, bounds)
             checkpoint()
             if job.images:
                 return job
@@ -214,7 +215,7 @@ class EmbeddingHandler:
 
     async def _prepare_images(self, engine: Engine, job: Job, held: ExitStack) -> _Prepared:
         try:
-            held.enter_context(self._images.admit(job.images, engine.drain_seconds))
+            held.enter_context(self._images.admit(job.images, engine.model))
         except ApiError:
             self._metrics.rejected("images_full")
             raise

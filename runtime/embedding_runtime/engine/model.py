@@ -143,6 +143,10 @@ class InvalidImageError(ValueError):
         self.index = index
         self.reason = reason
 
+    def at(self, index: int) -> InvalidImageError:
+        """The same, of an input that has another place."""
+        return InvalidImageError(index, self.reason)
+
 
 class OutOfMemoryError(RuntimeError):
     """The device had not enough memory for this batch; a smaller one may fit."""

@@ -124,20 +124,21 @@ def _gif(data: bytes) -> Container:
         raise UnusableImageError(_KINDS)
     begin = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
     kept = [data[:begin]]
-    position, blocks = begin, 0
-    while data[position : position + 1] == b"\x21":
-        end = position + 2
-        while (size := _byte(data, end)) > 0:
-            end += 1 + size
-            blocks += 1
-            if blocks > MOST_BLOCKS:
-                raise UnusableImageError(f"has more than {MOST_BLOCKS} blocks before its first frame")
-        end += 1
-        if _byte(data, position + 1) == 0xF9:
-            kept.append(data[position:end])
-        position = end
-        blocks += 1
-    return Container("GIF", b"".join([*kept, data[position:]]))
+    position = begin
+    extension: int | None = None
+    for _ in range(MOST_BLOCKS):
+        if extension is None:
+            if data[position : position + 1] != b"\x21":
+                return Container("GIF", b"".join([*kept, data[position:]]))
+            extension = position
+            position += 2
+        size = _byte(data, position)
+        position += 1 + size
+        if not size:
+            if _byte(data, extension + 1) == 0xF9:
+                kept.append(data[extension:position])
+            extension = None
+    raise UnusableImageError(f"has more than {MOST_BLOCKS} blocks before its first frame")
 
 
 def _tiff(data: bytes) -> Container:

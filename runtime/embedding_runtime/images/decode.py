@@ -62,17 +62,24 @@ def image_size(data: bytes, limits: ImageLimits, checkpoint: Callable[[], None] 
 
 
 def decode(data: bytes, limits: ImageLimits, checkpoint: Callable[[], None] = _never) -> NDArray[np.uint8]:
-    """The pixels as RGB [height, width, 3].
+    """As `decoded`, for pixels that are kept."""
+    with decoded(data, limits, checkpoint) as pixels:
+        return pixels
+
+
+@contextmanager
+def decoded(data: bytes, limits: ImageLimits, checkpoint: Callable[[], None] = _never) -> Iterator[NDArray[np.uint8]]:
+    """The pixels as RGB [height, width, 3]. Until the block ends, no other large image is decoded beside a large one.
 
     `checkpoint` is called every few milliseconds, while the image waits for its turn too; only what a WebP, a TIFF or
     the end of a progressive JPEG takes, a second at most, is not interrupted. Raises what it raises, and
     UnusableImageError as `image_size` does, and for a file that is damaged or ends too early.
     """
-    with _open(data, limits, checkpoint) as image:
-        if image.width * image.height <= _LARGE:
-            return _pixels(image, checkpoint)
-        with _alone(checkpoint):
-            return _pixels(image, checkpoint)
+    with _open(data, limits, checkpoint) as image, _turn(image, checkpoint):
+        pixels = _pixels(image, checkpoint)
+        # What Pillow holds is given back before the caller goes on.
+        image.close()
+        yield pixels
 
 
 class _Reader(io.BytesIO):
@@ -88,8 +95,11 @@ class _Reader(io.BytesIO):
 
 
 @contextmanager
-def _alone(checkpoint: Callable[[], None]) -> Iterator[None]:
-    """Wait until no other large image is decoded."""
+def _turn(image: Image.Image, checkpoint: Callable[[], None]) -> Iterator[None]:
+    """A large image waits until no other is worked on."""
+    if image.width * image.height <= _LARGE:
+        yield
+        return
     while not _one_large.acquire(timeout=_WAIT_SECONDS):
         checkpoint()
     try:

@@ -55,10 +55,10 @@ def read_tag(text: str, begin: int) -> tuple[Tag | None, int]:
         position = name.end()
         if name[2] is None:
             continue
-        value = _value(text, position)
-        if value is None:
-            return None, len(text) if text[position : position + 1] in ("'", '"') else position
-        value, position = value
+        found = _value(text, position)
+        if found is None:
+            return None, len(text) if text.startswith(("'", '"'), position) else position
+        value, position = found
         if source is None and name[1].lower() == "src":
             source = slice(*stripped(text, value.start, value.stop))
     return None, position
@@ -85,8 +85,8 @@ def skip_blanks(text: str, begin: int, end: int) -> int:
 
 def _value(text: str, position: int) -> tuple[slice, int] | None:
     """The value of an attribute and the place behind it; None when its quote is never closed, or it is none."""
-    quote = text[position : position + 1]
-    if quote in ("'", '"') and quote:
+    if text.startswith(("'", '"'), position):
+        quote = text[position]
         position += 1
         end = _find(text, quote, position)
         return None if end < 0 else (slice(position, end), end + 1)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from tokenizers import Tokenizer
 
 from embedding_runtime.engine.model import (
@@ -25,8 +24,10 @@ from embedding_runtime.engine.model import (
     Truncation,
     no_checkpoint,
 )
-from embedding_runtime.images.decode import ImageLimits, UnusableImageError, decode
+from embedding_runtime.images.decode import ImageLimits, decoded
+from embedding_runtime.images.errors import UnusableImageError
 from embedding_runtime.models.device_errors import device_errors
+from embedding_runtime.models.dual_images import ImageProcessor
 from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.tokenizer import TextTokenizer, TokenIds
 
@@ -45,9 +46,10 @@ class Towers:
     """
 
     module: Any
-    process: Any
+    process: ImageProcessor
     text_width: int | None
     padding: int
+    image_side: int
     image_tokens: int
     dtype: torch.dtype
     device: torch.device
@@ -83,15 +85,17 @@ class DualEmbedder:
         self,
         identity: ModelIdentity,
         tokenizer: Tokenizer,
+        token_limits: Mapping[InputType | None, int],
         prompts: Prompts,
         towers: Towers,
         projection: torch.nn.Sequential,
         limits: ImageLimits,
     ) -> None:
         self._identity = identity
-        self._tokenizer = TextTokenizer(tokenizer, identity.max_input_tokens)
-        for prompt in (prompts.query, prompts.passage, prompts.default):
-            self._tokenizer.require_room(prompt)
+        by_limit = {limit: TextTokenizer(tokenizer, limit) for limit in set(token_limits.values())}
+        self._tokenizers = {kind: by_limit[limit] for kind, limit in token_limits.items()}
+        for kind, text_tokenizer in self._tokenizers.items():
+            text_tokenizer.require_room(prompts.for_type(kind))
         self._prompts = prompts
         self._towers = towers
         self._projection = projection
@@ -109,6 +113,11 @@ class DualEmbedder:
     def default_batch_tiles(self) -> int:
         return 4 * _images_at_once(self._towers.device)
 
+    @property
+    def largest_image_bytes(self) -> int:
+        """The engine's Seeing: an image is held as float32 pixels."""
+        return 3 * 4 * self._towers.image_side**2
+
     def prepare(
         self,
         inputs: Sequence[Input],
@@ -120,16 +129,18 @@ class DualEmbedder:
         texts = [value for value in inputs if isinstance(value, str)]
         prompt = self._prompts.for_type(input_type)
         try:
-            tokens = self._tokenizer.tokenise(texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint)
+            tokens = self._tokenizers[input_type].tokenise(
+                texts, prompt=prompt, truncation=truncation, checkpoint=checkpoint
+            )
         except InputTooLongError as error:
-            raise InputTooLongError(places[error.index], error.length, error.limit) from None
+            raise error.at(places[error.index]) from None
         items = {
             place: Item(len(each.ids), each, key=each.ids.tobytes()) for place, each in zip(places, tokens, strict=True)
         }
         for index, value in enumerate(inputs):
             if isinstance(value, ImageInput):
                 checkpoint()
-                items[index] = self._image(index, value)
+                items[index] = self._image(index, value, checkpoint)
         return [items[index] for index in range(len(inputs))]
 
     def between_steps(self, call: Callable[[], None]) -> None:
@@ -142,20 +153,22 @@ class DualEmbedder:
     def prove(self) -> None:
         """The engine's Provable. Raises SelfTestError when the vectors cannot be right."""
         from embedding_runtime.models.selftest import check_vectors
+        from embedding_runtime.models.sight import check_sight
 
         check_vectors(self)
+        check_sight(self)
 
     def embed(self, payloads: Sequence[object]) -> Matrix:
         with device_errors():
             vectors: Matrix = self._embed(payloads)
         return vectors
 
-    def _image(self, index: int, value: ImageInput) -> Item:
+    def _image(self, index: int, value: ImageInput, checkpoint: Callable[[], None]) -> Item:
         try:
-            pixels = Image.fromarray(decode(value.image, self._limits))
+            with decoded(value.image, self._limits, checkpoint) as pixels:
+                processed = self._towers.process(pixels, checkpoint)
         except UnusableImageError as error:
             raise InvalidImageError(index, str(error)) from error
-        processed = self._towers.process(images=[pixels], return_tensors="np")["pixel_values"][0]
         key = (self._towers.image_tokens, hashlib.blake2b(value.image).digest())
         return Item(self._towers.image_tokens, processed, 1, key)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from embedding_runtime.models.files import DirectoryError, read_json, read_object, require_object
 from embedding_runtime.models.layout import Layout, read_meta, read_modules, read_prompts, read_sizes, read_step
+from embedding_runtime.models.transformer_settings import read_text_tower
 
 FAMILIES = ("clip", "siglip")
 _METHODS = {"text": "get_text_features", "image": "get_image_features"}
@@ -54,6 +55,7 @@ def _read_layout(directory: Path, folder: Path) -> Layout:
     if any(kind in ("Transformer", "CLIPModel", "Pooling") for kind in kinds[1:]):
         raise DirectoryError(f"modules.json must list a model of two towers first; it lists {', '.join(kinds)}")
     _check_methods(folder)
+    texts = read_text_tower(folder)
     meta = read_meta(directory)
     normalized = kinds[-1] == "Normalize"
     return Layout(
@@ -61,6 +63,10 @@ def _read_layout(directory: Path, folder: Path) -> Layout:
         (),
         normalized=normalized,
         steps=tuple(read_step(kind, path) for kind, path in (modules[1:-1] if normalized else modules[1:])),
+        max_tokens=texts.max_tokens,
+        query_tokens=texts.query_tokens,
+        passage_tokens=texts.passage_tokens,
+        lowercase=texts.lowercase,
         prompts=read_prompts(meta),
         default_prompt=meta.get("default_prompt_name"),
         matryoshka=read_sizes(meta),
@@ -68,12 +74,20 @@ def _read_layout(directory: Path, folder: Path) -> Layout:
 
 
 def _check_methods(folder: Path) -> None:
-    settings = read_object(folder, "sentence_bert_config.json") or {}
+    name = "sentence_bert_config.json"
+    settings = read_object(folder, name) or {}
     modalities = settings.get("modality_config") or {}
     for modality, method in _METHODS.items():
         named = modalities.get(modality, {}).get("method", method)
         if named != method:
-            raise DirectoryError(f"sentence_bert_config.json: {modality} by {named!r} is not supported")
+            raise DirectoryError(f"{name}: {modality} by {named!r} is not supported")
+    # What would override the image processor's own file.
+    for group in ("image", "images"):
+        if arguments := (settings.get("processing_kwargs") or {}).get(group):
+            raise DirectoryError(
+                f"{name}: processing_kwargs.{group} {arguments!r} is not supported; if it is right, write it into "
+                "preprocessor_config.json"
+            )
 
 
 def _first_folder(directory: Path) -> Path:

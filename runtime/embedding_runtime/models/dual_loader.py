@@ -14,15 +14,16 @@ from embedding_runtime.errors import FingerprintMismatchError
 from embedding_runtime.images.decode import ImageLimits
 from embedding_runtime.models import identity as identities
 from embedding_runtime.models.advance import Progress
-from embedding_runtime.models.choices import LoadRequest, choose_device, choose_precision, default_name, max_tokens
+from embedding_runtime.models.choices import LoadRequest, choose_device, choose_precision, default_name, input_limits
 from embedding_runtime.models.dual_embedder import DualEmbedder, Towers
+from embedding_runtime.models.dual_images import ImageProcessor
 from embedding_runtime.models.dual_layout import DualLayout, read_dual
 from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.files import DirectoryError, require_vocabulary
 from embedding_runtime.models.fingerprint import canonical_config, canonical_tensors
 from embedding_runtime.models.loading import check_loaded
 from embedding_runtime.models.projection import load_projection, output_size
-from embedding_runtime.models.selftest import SelfTestError, check_vectors
+from embedding_runtime.models.selftest import SelfTestError
 from embedding_runtime.models.source import Source
 from embedding_runtime.models.tokenizer import load_tokenizer
 from embedding_runtime.models.weights import StoredTensor, find_weights, stored_tensors
@@ -49,6 +50,7 @@ def load_dual(request: LoadRequest, source: Source, progress: Progress) -> DualE
     dimensions = output_size(layout.steps, size)
     fingerprint, files = _identify(request, source, replace(dual, layout=layout), tokenizer.to_str(), progress)
     prompts = Prompts(layout.query_prompt, layout.passage_prompt, layout.prompts.get(layout.default_prompt or "", ""))
+    limits = input_limits(request.max_input_tokens, layout, tokenizer_limit, positions)
     identity = ModelIdentity(
         id=request.served_name or default_name(source),
         source=source.name,
@@ -56,7 +58,7 @@ def load_dual(request: LoadRequest, source: Source, progress: Progress) -> DualE
         fingerprint=fingerprint,
         dimensions=dimensions,
         supported_dimensions=tuple(sorted({*(size for size in layout.matryoshka if size < dimensions), dimensions})),
-        max_input_tokens=max_tokens(request.max_input_tokens, None, min(positions, tokenizer_limit or positions)),
+        max_input_tokens=max(limits.values()),
         pooling="Projection",
         normalized=layout.normalized,
         modalities=_MODALITIES,
@@ -66,10 +68,11 @@ def load_dual(request: LoadRequest, source: Source, progress: Progress) -> DualE
     )
     if request.expected_fingerprint and request.expected_fingerprint != fingerprint:
         raise FingerprintMismatchError(request.expected_fingerprint, fingerprint)
-    model = DualEmbedder(identity, tokenizer, prompts, towers, projection, ImageLimits(request.max_image_bytes))
+    images = ImageLimits(request.max_image_bytes)
+    model = DualEmbedder(identity, tokenizer, limits, prompts, towers, projection, images)
     progress(f"testing {source.name}")
     try:
-        check_vectors(model)
+        model.prove()
     except SelfTestError as error:
         raise DirectoryError(str(error)) from error
     return model
@@ -93,7 +96,7 @@ def _load_towers(dual: DualLayout, dtype: torch.dtype, device: torch.device) -> 
             folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True, output_loading_info=True,
             ignore_mismatched_sizes=True,
         )  # fmt: skip
-        process = processor_class.from_pretrained(folder, local_files_only=True)
+        processor = processor_class.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DirectoryError(f"the towers cannot be loaded: {reason}") from error
@@ -105,10 +108,11 @@ def _load_towers(dual: DualLayout, dtype: torch.dtype, device: torch.device) -> 
     is_clip = dual.family == "clip"
     towers = Towers(
         module,
-        process,
+        ImageProcessor(processor, int(vision.image_size)),
         # SigLIP looks at the last position whatever is there, and was trained with texts filled up.
         text_width=None if is_clip else positions,
         padding=int(text.pad_token_id if text.pad_token_id is not None else 1),
+        image_side=int(vision.image_size),
         image_tokens=patches + (1 if is_clip else 0),
         dtype=dtype,
         device=device,

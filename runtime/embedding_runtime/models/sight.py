@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from embedding_runtime.engine.model import ImageInput, InputType, Model, Truncation
+from embedding_runtime.engine.model import ImageInput, Input, InputType, Model, Truncation
 from embedding_runtime.models.selftest import SelfTestError, tolerance
 
 
@@ -27,7 +27,7 @@ def _picture(colour: int) -> ImageInput:
 def check_sight(model: Model) -> None:
     """Raises SelfTestError when vectors of images are not finite, are zero, are all alike, or depend on who shared the
     batch."""
-    inputs = [*_pictures(), "The self-test embeds this sentence beside two images."]
+    inputs: list[Input] = [*_pictures(), "The self-test embeds this sentence beside two images."]
     payloads = [item.payload for item in model.prepare(inputs, InputType.PASSAGE, Truncation.END)]
     together = model.embed(payloads)[:2]
     lengths = np.linalg.norm(together, axis=1)

@@ -58,13 +58,24 @@ def read_transformer(folder: Path) -> TransformerSettings:
     return TransformerSettings()
 
 
-def _parse(folder: Path, name: str, settings: Mapping[str, Any]) -> TransformerSettings:
+def read_text_tower(folder: Path) -> TransformerSettings:
+    """The settings for texts of a module with several towers, whose outputs its own reader looks after.
+
+    Raises DirectoryError as `read_transformer` does.
+    """
+    name = "sentence_bert_config.json"
+    settings = read_object(folder, name)
+    return _parse(folder, name, settings, has_towers=True) if settings else TransformerSettings()
+
+
+def _parse(folder: Path, name: str, settings: Mapping[str, Any], *, has_towers: bool = False) -> TransformerSettings:
     task = settings.get("transformer_task", "feature-extraction")
     if task != "feature-extraction":
         raise DirectoryError(f"{name}: transformer_task {task!r} is not supported; feature-extraction is")
     for key in settings.keys() - _READ - _HARMLESS:
         _refuse_unless_empty(name, key, settings[key])
-    _check_output(name, settings)
+    if not has_towers:
+        _check_output(name, settings)
     processing = _processing(name, settings)
     loading = _loading(folder, name, settings)
     fixed = _length(name, "processing_kwargs.text.max_length", processing)

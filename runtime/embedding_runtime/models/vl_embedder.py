@@ -23,7 +23,8 @@ from embedding_runtime.engine.model import (
     Truncation,
     no_checkpoint,
 )
-from embedding_runtime.images.decode import ImageLimits, UnusableImageError, decode, image_size
+from embedding_runtime.images.decode import ImageLimits, decoded, image_size
+from embedding_runtime.images.errors import UnusableImageError
 from embedding_runtime.images.tiling import cut
 from embedding_runtime.images.tiling_rule import count_tiles
 from embedding_runtime.models.backbone import Backbone
@@ -158,7 +159,8 @@ class VisionLanguageEmbedder:
                 truncation=truncation,
                 checkpoint=checkpoint,
             )
-            tiled = cut(decode(value.image, self._limits, checkpoint), self._settings.tiles, checkpoint)
+            with decoded(value.image, self._limits, checkpoint) as pixels:
+                tiled = cut(pixels, self._settings.tiles, checkpoint)
         except UnusableImageError as error:
             raise InvalidImageError(index, str(error)) from error
         except InputTooLongError as error:

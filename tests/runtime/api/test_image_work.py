@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import concurrent.futures
 import contextlib
+import itertools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import httpx
 import numpy as np
+import pytest
 from embedding_runtime.api.embeddings import ApiLimits
-from embedding_runtime.api.image_work import ImageWorkLimits
+from embedding_runtime.api.errors import ApiError
+from embedding_runtime.api.image_work import ImageWork, ImageWorkLimits, seconds_until_room
 from embedding_runtime.engine.model import (
     ImageInput,
     Input,
@@ -38,7 +43,8 @@ class PictureModel(LetterModel):
         super().__init__()
         self.sight = threading.Event()
         self.sight.set()
-        self.looking = self.most = 0
+        self.looking = self.most = self.seen = 0
+        self.delays: dict[bytes, float] = {}
         self._lock = threading.Lock()
 
     def prepare(
@@ -57,14 +63,18 @@ class PictureModel(LetterModel):
     def _look(self, index: int, value: ImageInput, checkpoint: Callable[[], None]) -> Item:
         with self._lock:
             self.looking += 1
+            self.seen += 1
             self.most = max(self.most, self.looking)
         try:
             while not self.sight.wait(0.01):
                 checkpoint()
+            until = time.monotonic() + self.delays.get(value.image, 0)
+            while time.monotonic() < until:
+                checkpoint()
         finally:
             with self._lock:
                 self.looking -= 1
-        if value.image == b"broken":
+        if value.image.startswith(b"broken"):
             raise InvalidImageError(index, "is damaged")
         if value.image == b"long":
             raise InputTooLongError(index, 40, 16)
@@ -167,11 +177,85 @@ def test_the_first_input_at_fault_is_named() -> None:
         assert "Input length 20 exceeds maximum allowed token size 16 (input[1])" in text.json()["message"]
 
 
-def test_without_prompts_an_image_may_ask() -> None:
-    """Only where queries and passages differ are images passages alone."""
-    with served(model=PictureModel()) as it:
-        body = {"model": "letters", "input": image(), "input_type": "query"}
-        assert httpx.post(f"{it.url}/v1/embeddings", json=body).status_code == 200
+@pytest.mark.parametrize("order", list(itertools.permutations([0.0, 0.15, 0.3])))
+def test_whichever_fails_first_the_first_input_is_named(order: tuple[float, ...]) -> None:
+    """Bad images that are found out about in any order, on a thread each."""
+    model = PictureModel()
+    model.delays = {f"broken{place}".encode(): delay for place, delay in enumerate(order)}
+    inputs = [ImageInput(b"fine"), *[ImageInput(name) for name in model.delays]]
+    work = ImageWork(ImageWorkLimits(workers=4))
+    with pytest.raises(InvalidImageError, match=r"input\[1\]: the image is damaged"):
+        asyncio.run(work.prepare(model, inputs, None, Truncation.NONE))
+    with pytest.raises(InputTooLongError) as raised:
+        asyncio.run(work.prepare(model, ["a", "b " * 20, *inputs], None, Truncation.NONE))
+    assert raised.value.index == 1
+    with pytest.raises(InvalidImageError, match=r"input\[1\]"):
+        asyncio.run(work.prepare(model, [*inputs, "b " * 20], None, Truncation.NONE))
+    assert model.looking == 0
+
+
+def test_what_comes_behind_a_bad_input_is_not_decoded() -> None:
+    model = PictureModel()
+    inputs = [ImageInput(b"broken"), *[ImageInput(b"fine%d" % number) for number in range(50)]]
+    with pytest.raises(InvalidImageError):
+        asyncio.run(ImageWork(ImageWorkLimits(workers=1)).prepare(model, inputs, None, Truncation.NONE))
+    assert model.seen <= 2
+
+
+def test_whether_an_image_may_ask_is_for_the_model_to_say() -> None:
+    """Not for its prompts: a model may have some for texts, or none and take images as passages alone."""
+    model = PictureModel()
+    for prompts in ({}, {"query": "q: "}):
+        for allowed in (True, False):
+            model.identity = replace(model.identity, prompts=prompts, images_as_queries=allowed)  # type: ignore[misc]
+            with served(model=model) as it:
+                body = {"model": "letters", "input": image(), "input_type": "query"}
+                answer = httpx.post(f"{it.url}/v1/embeddings", json=body)
+                assert answer.status_code == (200 if allowed else 400)
+
+
+def test_when_to_come_back_follows_from_the_speed_of_images() -> None:
+    """What was finished in the last minute, while some were in progress."""
+    assert seconds_until_room([(10.0, 5), (20.0, 5)], 0.0, 20.0, 4) == 8.0
+    assert seconds_until_room([(10.0, 5), (20.0, 5)], 15.0, 20.0, 1) == 1.0
+    assert seconds_until_room([], 100.0, 130.0, 7) == 30.0
+    assert seconds_until_room([(10.0, 600), (170.0, 3)], 0.0, 200.0, 1) == 20.0
+    now = 0.0
+    work = ImageWork(ImageWorkLimits(held=4), clock=lambda: now)
+    model = PictureModel()
+    with work.admit(2, model):
+        with work.admit(2, model):
+            now = 50.0
+        with work.admit(2, model), pytest.raises(ApiError) as refused, work.admit(3, model):
+            pass
+        # Two in fifty seconds, and three are to be finished first.
+        assert refused.value.headers["retry-after"] == "75"
+        assert work.held == 2
+    assert work.held == 0
+
+
+class LargePictureModel(PictureModel):
+    """Its prepared images hold a tenth of what all may hold."""
+
+    default_batch_tiles = 8
+    largest_image_bytes = 100
+
+
+def test_images_are_bounded_by_the_memory_they_hold() -> None:
+    limits = ApiLimits(images=ImageWorkLimits(workers=2, per_request=128, held=256, held_bytes=450))
+    model = LargePictureModel()
+    with served(api=limits, model=model) as it, concurrent.futures.ThreadPoolExecutor() as pool:
+        answer = post(it, *[image()] * 5)
+        assert (answer.status_code, answer.json()["message"]) == (
+            400, "input has more than 4 images; send fewer per request",
+        )  # fmt: skip
+        model.sight.clear()
+        running = pool.submit(post, it, *[image()] * 3)
+        wait_until(lambda: model.looking == 2, 5, "two images being decoded")
+        assert post(it, image(), image()).status_code == 429
+        model.sight.set()
+        assert running.result().status_code == 200
+        assert post(it, *[image()] * 4).status_code == 200
 
 
 def test_models_of_texts_and_images_alone_take_no_mixture() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,20 +17,17 @@ import pytest
 from embedding_runtime.images.decode import ImageLimits, UnusableImageError, decode, image_size
 from PIL import Image
 
+from tests.runtime.images.files import chunk, encoded
 from tests.runtime.models.vl_checkpoints import picture
 
 LIMITS = ImageLimits()
 PICTURE = picture(20, 14)
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def by_pillow(data: bytes) -> Any:
+    """The pixels as NVIDIA's processor takes them."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def png_header(width: int, height: int, data: bytes = b"") -> bytes:
@@ -44,8 +44,9 @@ def test_formats_are_known_by_their_bytes(kind: str, options: dict[str, Any]) ->
     assert image_size(data, LIMITS) == (20, 14)
     pixels = decode(data, LIMITS)
     assert (pixels.shape, pixels.dtype) == ((14, 20, 3), np.uint8)
-    lossless = kind in ("PNG", "BMP", "TIFF") or options.get("lossless")
-    assert np.abs(pixels.astype(int) - np.asarray(PICTURE)).mean() < (1e-9 if lossless else 25)
+    np.testing.assert_array_equal(pixels, by_pillow(data))
+    if kind in ("PNG", "BMP", "TIFF") or options.get("lossless"):
+        np.testing.assert_array_equal(pixels, np.asarray(PICTURE))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
@@ -70,10 +71,38 @@ def test_palettes_with_transparency() -> None:
     np.testing.assert_array_equal(decode(encoded(image, transparency=bytes(range(200))), LIMITS), expected)
 
 
+@pytest.mark.parametrize(("mode", "kind"), [
+    ("F", "TIFF"), ("I", "TIFF"), ("CMYK", "TIFF"), ("LAB", "TIFF"), ("YCbCr", "TIFF"), ("1", "TIFF"), ("RGBA", "TIFF"),
+    ("P", "TIFF"), ("P", "BMP"), ("1", "BMP"), ("RGBA", "BMP"), ("L", "JPEG"), ("RGBA", "WEBP"), ("LA", "WEBP"),
+    ("L", "GIF"), ("P", "GIF"), ("RGBA", "GIF"),
+])  # fmt: skip
+def test_modes_of_other_formats(mode: str, kind: str) -> None:
+    image = lab() if mode == "LAB" else PICTURE.convert(mode)
+    data = encoded(image, kind)
+    np.testing.assert_array_equal(decode(data, LIMITS), by_pillow(data))
+
+
+def lab() -> Image.Image:
+    return Image.frombytes("LAB", PICTURE.size, PICTURE.tobytes())
+
+
+def test_sixteen_bits() -> None:
+    """Grey of 16 bits keeps its upper eight, in either order of bytes; Pillow would make nearly all of it white."""
+    values = (np.arange(280, dtype=np.uint32) * 234).astype(np.uint16).reshape(14, 20)
+    grey = Image.fromarray(values)
+    for data in (encoded(grey), encoded(grey, "TIFF"), encoded(Image.fromarray(values.astype(">u2")), "TIFF")):
+        np.testing.assert_array_equal(decode(data, LIMITS), (values >> 8).astype(np.uint8)[..., None].repeat(3, 2))
+        assert by_pillow(data).mean() > 250
+    # Three channels of 16 bits come out of Pillow with eight.
+    rows = b"".join(b"\0" + bytes(range(120)) for _ in range(14))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20, 14, 16, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    np.testing.assert_array_equal(decode(data, LIMITS)[0].flatten(), np.arange(0, 120, 2))
+
+
 def test_cmyk() -> None:
     data = encoded(PICTURE.convert("CMYK"), "JPEG", quality=95)
-    with Image.open(io.BytesIO(data)) as image:
-        np.testing.assert_array_equal(decode(data, LIMITS), np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(decode(data, LIMITS), by_pillow(data))
 
 
 def test_the_orientation_a_camera_noted_is_not_applied() -> None:
@@ -82,7 +111,19 @@ def test_the_orientation_a_camera_noted_is_not_applied() -> None:
     exif[0x0112] = 6
     data = encoded(PICTURE, "JPEG", exif=exif)
     assert image_size(data, LIMITS) == (20, 14)
-    assert decode(data, LIMITS).shape == (14, 20, 3)
+    np.testing.assert_array_equal(decode(data, LIMITS), by_pillow(data))
+    np.testing.assert_array_equal(decode(data, LIMITS), by_pillow(encoded(PICTURE, "JPEG")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_a_tiff_is_applied(orientation: int) -> None:
+    """Pillow does so on its own, and with it NVIDIA's processor."""
+    data = encoded(PICTURE, "TIFF", tiffinfo={0x0112: orientation})
+    expected = by_pillow(data)
+    assert expected.shape == ((14, 20, 3) if orientation < 5 else (20, 14, 3))
+    assert image_size(data, LIMITS) == expected.shape[1::-1]
+    np.testing.assert_array_equal(decode(data, LIMITS), expected)
+    assert orientation == 1 or not np.array_equal(expected, np.asarray(PICTURE))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -155,6 +196,37 @@ def test_bombs() -> None:
     whole = encoded(PICTURE)
     with pytest.raises(UnusableImageError):
         decode(whole[:33] + text + whole[33:], LIMITS)
+
+
+@pytest.mark.parametrize(("kind", "size", "options", "message"), [
+    ("WEBP", (8000, 5001), {"method": 0, "quality": 10}, "a WebP may have 40 million at most"),
+    ("TIFF", (8000, 8001), {"compression": "tiff_adobe_deflate"}, "a TIFF may have 64 million at most"),
+    ("JPEG", (8000, 8001), {"progressive": True}, "a progressive JPEG may have 64 million at most"),
+])  # fmt: skip
+def test_formats_that_take_more_memory_may_have_fewer_pixels(
+    kind: str, size: tuple[int, int], options: dict[str, Any], message: str
+) -> None:
+    data = encoded(Image.new("RGB", size), kind, **options)
+    with pytest.raises(UnusableImageError, match=message):
+        image_size(data, LIMITS)
+    if kind == "JPEG":
+        assert image_size(encoded(Image.new("RGB", size), kind), LIMITS) == size
+
+
+@pytest.mark.parametrize(("kind", "size", "options"), [
+    ("JPEG", (16384, 8192), {}), ("WEBP", (8000, 5000), {"method": 0, "quality": 10}),
+])  # fmt: skip
+def test_the_memory_of_the_largest_images(tmp_path: Path, kind: str, size: tuple[int, int], options: Any) -> None:
+    """As docs/operations.md says, measured in a process of its own."""
+    path = tmp_path / "image"
+    path.write_bytes(encoded(Image.effect_noise((size[0] // 8, size[1] // 8), 60).resize(size), kind, **options))
+    program = (
+        "import resource, sys; from pathlib import Path; from embedding_runtime.images.decode import *\n"
+        "data = Path(sys.argv[1]).read_bytes(); used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = used(); decode(data, ImageLimits()); print((used() - before) // 1024)"
+    )
+    result = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 1100
 
 
 def test_files_over_the_limit_are_not_opened() -> None:
