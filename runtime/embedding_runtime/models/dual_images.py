@@ -18,8 +18,8 @@ from embedding_runtime.models.files import DirectoryError
 
 # Up to so many pixels, before and after stretching, the processor does everything by itself.
 _ORDINARY = 4_000_000
-# Up to so many, an image is stretched as a whole; beyond, only what is not cut off, which rounds one number in a
-# thousand differently by one grey level.
+# Up to so many, an image is stretched as a whole, for the same pixels to the last bit; beyond (one side is hundreds of
+# times the other), only what is not cut off, whose rows and columns may be rounded in another order.
 _STRETCHED = 16_000_000
 _FILE = "preprocessor_config.json"
 

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from embedding_runtime.api.embeddings import ApiLimits
-from embedding_runtime.api.errors import ApiError
+from embedding_runtime.api.errors import ApiError, from_engine
 from embedding_runtime.api.image_work import ImageWork, ImageWorkLimits, seconds_until_room
 from embedding_runtime.engine.model import (
     ImageInput,
@@ -200,6 +200,16 @@ def test_what_comes_behind_a_bad_input_is_not_decoded() -> None:
     with pytest.raises(InvalidImageError):
         asyncio.run(ImageWork(ImageWorkLimits(workers=1)).prepare(model, inputs, None, Truncation.NONE))
     assert model.seen <= 2
+
+
+def test_an_image_that_is_too_long_by_itself() -> None:
+    """No text to shorten, nothing to cut: only another image helps."""
+    error = from_engine(InputTooLongError(3, 1797, 1024, fixed=1797))
+    assert (error.status, error.message) == (
+        400,
+        "Input length 1797 exceeds maximum allowed token size 1024 (input[3]); 1797 of them are the image, which is "
+        "never cut; send one of other proportions (a square becomes the fewest tokens)",
+    )
 
 
 def test_whether_an_image_may_ask_is_for_the_model_to_say() -> None:

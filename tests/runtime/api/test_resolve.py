@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from embedding_runtime.api.errors import ApiError, shown
 from embedding_runtime.api.resolve import resolve
@@ -12,6 +14,7 @@ from embedding_runtime.engine.work import Lane
 from tests.runtime.api.served import LetterModel
 
 IDENTITY = LetterModel.identity
+WITH_IMAGE = "data:image/png;base64,AAAA"
 
 
 def request(**fields: object) -> EmbeddingRequest:
@@ -57,3 +60,14 @@ def test_queries_and_single_texts_are_interactive() -> None:
         )
     ]
     assert lanes == [Lane.INTERACTIVE, Lane.BULK, Lane.INTERACTIVE, Lane.BULK]
+
+
+@pytest.mark.parametrize("value", [WITH_IMAGE, f"what is this? {WITH_IMAGE}", ["a", WITH_IMAGE]])
+def test_images_are_in_the_way_of_nobody_who_waits(value: object) -> None:
+    """One takes as long as a hundred queries: it is interactive only where it is said to be a query."""
+    sees = replace(IDENTITY, modalities=("text", "image", "text_image"))
+    for kind, lane in ((None, Lane.BULK), ("passage", Lane.BULK), ("query", Lane.INTERACTIVE)):
+        job = resolve(request(input=value, input_type=kind), ("m",), sees)
+        assert (job.lane, job.images) == (lane, 1)
+    # To a model that does not see, it is a text.
+    assert resolve(request(input=WITH_IMAGE), ("m",), IDENTITY).lane is Lane.INTERACTIVE

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import io
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from embedding_runtime.engine.model import ImageInput, InputTooLongError, InvalidImageError, Matrix, Model, Truncation
+from embedding_runtime.engine.model import (
+    ImageInput,
+    InputTooLongError,
+    InputType,
+    InvalidImageError,
+    Matrix,
+    Model,
+    Truncation,
+)
 from embedding_runtime.errors import ModelLoadError
+from embedding_runtime.models import dual_images
 from embedding_runtime.models.loader import LoadRequest, load_model
+from embedding_runtime.models.selftest import SelfTestError
 from embedding_runtime.outputs.vectors import EmbeddingType, finish
 from PIL import Image
 from sentence_transformers import SentenceTransformer
@@ -29,7 +40,7 @@ from transformers import (
 )
 
 from tests.runtime.models.checkpoints import CORPUS, write_json
-from tests.runtime.models.vl_checkpoints import picture, png
+from tests.runtime.models.vl_checkpoints import picture, png, read_json
 
 TEXTS = ["fox", "The quick brown fox jumps over the lazy dog.", "a vector is a list of numbers"]
 IMAGES = [picture(40, 30, seed=1), picture(17, 90, seed=2), picture(28, 28, seed=3)]
@@ -190,6 +201,100 @@ def test_grey_and_transparent_images(tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             vectors(model, [ImageInput(buffer.getvalue())]), vectors(model, [ImageInput(png(plain))])
         )
+
+
+def test_lengths_that_the_directory_says(tmp_path: Path) -> None:
+    """query_length, document_length and processing_kwargs, as a text model's are honoured."""
+    directory = sentence_transformer(build(tmp_path / "model", "clip"), "clip", normalize=True)
+    settings = read_json(directory / "sentence_bert_config.json")
+    text = "number " * 60
+
+    def lengths(**said: Any) -> list[int]:
+        write_json(directory / "sentence_bert_config.json", settings | said)
+        model = load(directory)
+        return [model.prepare([text], kind, Truncation.END)[0].tokens for kind in (None, *InputType)]
+
+    assert lengths() == [40, 40, 40]
+    assert lengths(query_length=9, document_length=21) == [40, 9, 21]
+    assert lengths(max_seq_length=30, query_length=9) == [30, 9, 30]
+    assert lengths(processing_kwargs={"text": {"max_length": 17}}) == [17, 17, 17]
+    model = load(directory)
+    oracle = SentenceTransformer(str(directory), device="cpu", local_files_only=True)
+    cut = model.prepare([text], None, Truncation.END)
+    np.testing.assert_allclose(model.embed([cut[0].payload])[0] / np.linalg.norm(model.embed([cut[0].payload])[0]),
+                               oracle.encode([text])[0], atol=2e-5)  # fmt: skip
+    write_json(
+        directory / "sentence_bert_config.json", settings | {"processing_kwargs": {"images": {"do_resize": False}}}
+    )
+    with pytest.raises(ModelLoadError, match=r"processing_kwargs.images .* is not supported; .* preprocessor_config"):
+        load(directory)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+@pytest.mark.parametrize("size", [(16384, 1), (1, 16384), (5000, 3), (3, 40), (1, 1), (2400, 2000)])
+def test_images_of_any_shape(tmp_path: Path, family: str, size: tuple[int, int]) -> None:
+    """One row of pixels, stretched as a whole, would be a gigabyte; the middle of it is enough."""
+    directory = build(tmp_path / "model", family)
+    model: Any = load(directory)
+    image = Image.effect_noise((max(1, size[0] // 2), max(1, size[1] // 2)), 60).resize(size).convert("RGB")
+    tracemalloc.start()
+    try:
+        item = model.prepare([ImageInput(png(image))], None, Truncation.NONE)[0]
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+    assert item.payload.shape == (3, 28, 28)
+    assert item.payload.nbytes == model.largest_image_bytes
+    # The stock processor, told what every third dimension is for.
+    kind = CLIPImageProcessorPil if family == "clip" else SiglipImageProcessorPil
+    processor = kind.from_pretrained(directory)
+    if size[0] * 28 // size[1] < 100_000 and size[1] * 28 // size[0] < 100_000:
+        expected = processor(images=[image], return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
+        np.testing.assert_array_equal(item.payload, expected)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip"])
+def test_only_the_middle_of_what_is_stretched(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Done here, resizing gives the processor's pixels: exactly, or, of large stretchings, but for rounding."""
+    kind = CLIPImageProcessorPil if family == "clip" else SiglipImageProcessorPil
+    size = {"shortest_edge": 28} if family == "clip" else {"height": 28, "width": 28}
+    options = {"crop_size": {"height": 28, "width": 28}} if family == "clip" else {}
+    stock = kind(size=size, **options)
+    processor = dual_images.ImageProcessor(stock, 28)
+    generator = np.random.default_rng(5)
+    for width, height in generator.integers(1, 200, (60, 2)):
+        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        expected = processor(pixels, lambda: None)
+        monkeypatch.setattr(dual_images, "_ORDINARY", 0)
+        np.testing.assert_array_equal(processor(pixels, lambda: None), expected)
+        monkeypatch.setattr(dual_images, "_STRETCHED", 0)
+        difference = np.abs(processor(pixels, lambda: None) - expected)
+        levels = difference * 255 * np.array(stock.image_std).reshape(3, 1, 1)
+        assert levels.mean() < 1
+        monkeypatch.undo()
+
+
+def test_the_self_test_looks_at_images(tmp_path: Path) -> None:
+    model: Any = load(build(tmp_path / "model", "clip"))
+    model.prove()
+    model._towers.module.visual_projection.weight.fill_(float("nan"))
+    with pytest.raises(SelfTestError, match="image vectors are not finite"):
+        model.prove()
+
+
+@pytest.mark.parametrize(("family", "changes", "message"), [
+    ("clip", {"do_center_crop": False}, "does not make 28 x 28 pixels"),
+    ("clip", {"crop_size": {"height": 14, "width": 28}}, "does not make 28 x 28 pixels"),
+    ("clip", {"size": {"shortest_edge": 14}}, "size.shortest_edge 14 is less than the 28 that are cut out"),
+    ("siglip", {"size": {"height": 28, "width": 56}}, "does not make 28 x 28 pixels"),
+    ("siglip", {"do_resize": False}, "does not make 28 x 28 pixels"),
+])  # fmt: skip
+def test_processors_that_do_not_fit(tmp_path: Path, family: str, changes: dict[str, Any], message: str) -> None:
+    directory = build(tmp_path / "model", family)
+    path = directory / "preprocessor_config.json"
+    write_json(path, read_json(path) | changes)
+    with pytest.raises(ModelLoadError, match=message):
+        load(directory)
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from embedding_runtime.api.image_work import ImageWork, ImageWorkLimits
 from embedding_runtime.engine.model import (
     ImageInput,
     InputTooLongError,
@@ -19,9 +23,12 @@ from embedding_runtime.engine.model import (
     Truncation,
 )
 from embedding_runtime.errors import FingerprintMismatchError, ModelLoadError
+from embedding_runtime.models.selftest import SelfTestError
 from embedding_runtime.models.vl_model import TokenSequence
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.runtime.images.files import encoded
 from tests.runtime.models.checkpoints import write_json
 from tests.runtime.models.test_vl_oracle import load, vectors
 from tests.runtime.models.vl_checkpoints import LANGUAGE, VISION, build, picture, png, read_json
@@ -97,15 +104,104 @@ def test_numbers_come_from_the_files(checkpoint: Path, directory: Path, change: 
     assert load(directory).identity.fingerprint != load(checkpoint).identity.fingerprint
 
 
-def test_config_is_asked_second(directory: Path) -> None:
+def tiles(directory: Path) -> int:
+    return load(directory).prepare([ImageInput(png(picture(300, 20)))], None, Truncation.NONE)[0].tiles
+
+
+def test_config_is_asked_only_without_a_processor_file(directory: Path) -> None:
+    """What processor_config.json leaves out has its class's default, as in NVIDIA's code, whatever config.json says."""
     processor = read_json(directory / "processor_config.json")
+    assert read_json(directory / "config.json")["max_input_tiles"] == 2
     write_json(directory / "processor_config.json", {k: v for k, v in processor.items() if "tiles" not in k})
-    model = load(directory)
-    # config.json of the published checkpoint says two tiles.
-    assert model.prepare([ImageInput(png(picture(300, 20)))], None, Truncation.NONE)[0].tiles == 3
+    assert tiles(directory) == 7
     (directory / "processor_config.json").unlink()
-    edit(directory / "config.json", max_input_tiles=None)
-    assert load(directory).prepare([ImageInput(png(picture(300, 20)))], None, Truncation.NONE)[0].tiles == 7
+    assert tiles(directory) == 3
+    edit(directory / "config.json", max_input_tiles=None, max_dynamic_patch=4)
+    assert tiles(directory) == 5
+
+
+@pytest.mark.parametrize(("said", "limits"), [
+    ({"q_max_length": 12, "p_max_length": 30}, (12, 30)), ({"q_max_length": 12, "p_max_length": None}, (12, 4096)),
+    ({"q_max_length": None, "p_max_length": 30}, (4096, 30)),
+])  # fmt: skip
+def test_lengths_of_queries_and_passages(directory: Path, said: dict[str, Any], limits: tuple[int, int]) -> None:
+    """Each has its own, as in NVIDIA's processor; what the file leaves open is the tokenizer's."""
+    edit(directory / "processor_config.json", **said)
+    model = load(directory)
+    assert model.identity.max_input_tokens == max(limits)
+    text = "number " * 60
+    for kind, limit in ((InputType.QUERY, limits[0]), (None, limits[0]), (InputType.PASSAGE, limits[1])):
+        cut = model.prepare([text], kind, Truncation.END)[0]
+        assert cut.tokens == min(limit, model.prepare([text], kind, Truncation.END)[0].tokens)
+        if limit < 100:
+            assert cut.tokens == limit
+            with pytest.raises(InputTooLongError) as raised:
+                model.prepare([text], kind, Truncation.NONE)
+            assert raised.value.limit == limit
+    chosen = load(directory, max_input_tokens=25)
+    assert [chosen.prepare([text], kind, Truncation.END)[0].tokens for kind in InputType] == [25, 25]
+
+
+def test_a_limit_that_leaves_no_room_for_an_image(checkpoint: Path) -> None:
+    """Said when loading, with the least that is enough; with that much a square fits, and nothing else."""
+    with pytest.raises(ModelLoadError) as raised:
+        load(checkpoint, max_input_tokens=15)
+    found = re.search(r"an image takes at least (\d+) tokens, .* --max-input-tokens \(.*\) to \1 or more",
+                      str(raised.value))  # fmt: skip
+    assert found is not None
+    least = int(found[1])
+    with pytest.raises(ModelLoadError, match="an image takes at least"):
+        load(checkpoint, max_input_tokens=least - 1)
+    model = load(checkpoint, max_input_tokens=least)
+    assert model.prepare([ImageInput(png(picture(20, 20)))], None, Truncation.NONE)[0].tokens == least
+    with pytest.raises(InputTooLongError) as long:
+        model.prepare([ImageInput(png(picture(300, 20)))], None, Truncation.END)
+    assert long.value.fixed > least
+
+
+def test_the_self_test_looks_at_images(checkpoint: Path) -> None:
+    """Weights that spoil images only are found out when the model is asked to prove itself again."""
+    model: Any = load(checkpoint)
+    model.prove()
+    projector = model._model.projector[3]
+    good = projector.weight.clone(), projector.bias.clone()
+    for spoil, message in ((float("nan"), "not finite"), (0.0, "different images get the same vector")):
+        projector.weight.fill_(spoil)
+        with pytest.raises(SelfTestError, match=message):
+            model.prove()
+        projector.weight.copy_(good[0])
+    model.prove()
+
+
+def test_nobody_waits_for_an_image_any_more(checkpoint: Path) -> None:
+    """A real decode on the image threads ends soon after its request is given up, and its thread is free."""
+    model = load(checkpoint)
+    image = Image.new("RGB", (8000, 6000), "white")
+    large = ImageInput(encoded(image, compress_level=1))
+    work = ImageWork(ImageWorkLimits(workers=1))
+
+    async def prepare(timeout: float | None) -> float:
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(timeout):
+                await work.prepare(model, [large], None, Truncation.NONE)
+        except TimeoutError:
+            assert timeout is not None
+        return time.perf_counter() - began
+
+    async def both() -> tuple[float, float]:
+        return await prepare(None), await prepare(0.05)
+
+    whole, given_up = asyncio.run(both())
+    # The cancellation waits for the thread.
+    assert given_up < whole / 2
+
+
+def test_what_an_image_holds(checkpoint: Path) -> None:
+    model: Any = load(checkpoint)
+    item = model.prepare([ImageInput(png(picture(300, 200)))], None, Truncation.NONE)[0]
+    assert item.tiles == 7
+    assert item.payload.tiles.nbytes == model.largest_image_bytes == 7 * 3 * 32 * 32
 
 
 def test_prompts_and_pooling_of_the_user(checkpoint: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from embedding_runtime.models.vl_model import TokenSequence
 from embedding_runtime.outputs.vectors import EmbeddingType, finish
 from numpy.typing import NDArray
 
-from tests.runtime.models.oracle.cases import CASES, SIZES, VARIANTS, Case
-from tests.runtime.models.vl_checkpoints import build, digest, picture, png, read_json
+from tests.runtime.models.oracle.cases import CASES, FILES, SIZES, VARIANTS, Case
+from tests.runtime.models.vl_checkpoints import build, digest, file_of, picture, png, read_json
 
 ORACLE = Path(__file__).parent / "oracle"
 RECORDED = read_json(ORACLE / "vl.json")
@@ -120,3 +121,23 @@ def test_how_pixels_become_numbers(variant: tuple[str, Model]) -> None:
     values = np.arange(256, dtype=np.uint8).repeat(4).reshape(1, 1, 32, 32).repeat(3, 1)
     seen = pixels(model, values)[0, 1].flatten()[::4].tolist()
     assert (seen == RECORDED["pixels"]) == (name != "other")
+
+
+@pytest.fixture(scope="module")
+def atomic(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(build(tmp_path_factory.mktemp("atomic"), **VARIANTS["atomic"]))
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+@pytest.mark.parametrize("name", FILES)
+def test_every_kind_of_file(atomic: Model, name: str) -> None:
+    """Tiles of a file in every mode and format, to the last bit as NVIDIA's processor makes them."""
+    data = file_of(*FILES[name])
+    recorded = RECORDED["files"][name]
+    assert hashlib.sha256(data).hexdigest() == recorded["file"], "Pillow writes other files: see oracle/record_vl.py"
+    payload = atomic.prepare([ImageInput(data)], None, Truncation.NONE)[0].payload
+    assert isinstance(payload, TokenSequence)
+    assert payload.tiles is not None
+    seen = [hashlib.sha256(tile.tobytes()).hexdigest() for tile in pixels(atomic, payload.tiles)]
+    assert len(seen) == len(recorded["tiles"])
+    assert (seen == recorded["tiles"]) == (name != "16 bits of grey")

@@ -164,6 +164,22 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.clip(waves + noise + stripes, 0, 255).astype(np.uint8))
 
 
+def file_of(kind: str, mode: str, options: dict[str, Any]) -> bytes:
+    """A file of one format, in one of Pillow's modes, with values that go beyond eight bits where the mode does."""
+    image = picture(90, 60, seed=4)
+    if mode in ("I;16", "I", "F"):
+        values = np.asarray(image.convert("L")).astype(np.int64) * 257 - 9000
+        dtypes = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+        image = Image.fromarray(values.clip(0 if mode == "I;16" else None).astype(dtypes[mode]))
+    elif mode == "LAB":
+        image = Image.frombytes("LAB", image.size, image.tobytes())
+    else:
+        image = image.convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
 def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

@@ -40,6 +40,20 @@ CASES = (
     Case("one tile and text", "passage", "a list of numbers", (32, 32)),
     Case("several tiles and text", "passage", "The quick brown fox jumps over the lazy dog.", (64, 96)),
 )
+# Kinds of files whose pixels are recorded as NVIDIA's processor sees them: format, mode, and how Pillow saves it. In
+# 16-bit grey this runtime differs, and says so.
+FILES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "grey": ("PNG", "L", {}), "grey with transparency": ("PNG", "LA", {}), "transparent": ("PNG", "RGBA", {}),
+    "one bit": ("PNG", "1", {}), "palette": ("PNG", "P", {}),
+    "palette with transparency": ("PNG", "P", {"transparency": bytes(range(0, 256, 2))}),
+    "16 bits of grey": ("PNG", "I;16", {}), "32 bits of grey": ("TIFF", "I", {}), "floats": ("TIFF", "F", {}),
+    "CMYK": ("JPEG", "CMYK", {"quality": 92}), "CMYK in TIFF": ("TIFF", "CMYK", {}), "Lab": ("TIFF", "LAB", {}),
+    "baseline": ("JPEG", "RGB", {"quality": 92}), "progressive": ("JPEG", "RGB", {"quality": 92, "progressive": True}),
+    "orientation of a photograph": ("JPEG", "RGB", {"quality": 92, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01"
+                                    b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"}),
+    "orientation of a TIFF": ("TIFF", "RGB", {"tiffinfo": {0x0112: 6}}), "lossy": ("WEBP", "RGBA", {"quality": 80}),
+    "GIF": ("GIF", "P", {}), "BMP": ("BMP", "RGB", {}),
+}  # fmt: skip
 # Widths and heights for the table of tilings at 512 pixels and at most six tiles.
 SIZES = (
     (1, 1), (224, 224), (300, 200), (512, 512), (513, 512), (640, 480), (480, 640), (800, 600), (1024, 768),

@@ -13,6 +13,7 @@ Everything is computed in float32 with eager attention. Vectors are normalised h
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 
 from tests.runtime.models import vl_checkpoints
-from tests.runtime.models.oracle.cases import CASES, SIZES, VARIANTS, Case
+from tests.runtime.models.oracle.cases import CASES, FILES, SIZES, VARIANTS, Case
 
 HERE = Path(__file__).parent
 
@@ -112,6 +113,20 @@ def normalised() -> list[float]:
     return [float(value) for value in values[0, 0].flatten()]
 
 
+def files(model: Any) -> dict[str, Any]:
+    """Of every kind of file: its digest, and the tiles that the processor makes of it, each as a digest."""
+    recorded = {}
+    for name, (kind, mode, options) in FILES.items():
+        data = vl_checkpoints.file_of(kind, mode, options)
+        inputs = model.processor.process_documents([{"image": {"bytes": data}, "text": ""}])
+        tiles = inputs["pixel_values"].float().numpy()
+        recorded[name] = {
+            "file": hashlib.sha256(data).hexdigest(),
+            "tiles": [hashlib.sha256(tile.tobytes()).hexdigest() for tile in tiles],
+        }
+    return recorded
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         counts: dict[str, Any] = {}
@@ -119,8 +134,10 @@ def main() -> None:
             directory = vl_checkpoints.build(Path(folder) / name, **options)
             arrays, counts[name] = record(directory)
             counts[name]["digest"] = vl_checkpoints.digest(directory)
+            if name == "atomic":
+                seen = files(reference(directory))
             np.savez_compressed(HERE / f"vl_{name}.npz", **arrays)
-    table = {"checkpoints": counts, "tilings": tilings(), "pixels": normalised()}
+    table = {"checkpoints": counts, "tilings": tilings(), "pixels": normalised(), "files": seen}
     (HERE / "vl.json").write_text(json.dumps(table) + "\n")
 
 
