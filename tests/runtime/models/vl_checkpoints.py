@@ -170,7 +170,7 @@ def file_of(kind: str, mode: str, options: dict[str, Any]) -> bytes:
     if mode in ("I;16", "I", "F"):
         values = np.asarray(image.convert("L")).astype(np.int64) * 257 - 9000
         dtypes = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
-        image = Image.fromarray(values.clip(0 if mode == "I;16" else None).astype(dtypes[mode]))
+        image = Image.fromarray((values.clip(0) if mode == "I;16" else values).astype(dtypes[mode]))
     elif mode == "LAB":
         image = Image.frombytes("LAB", image.size, image.tobytes())
     else:
