@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
-from embedding_runtime.engine.model import ModelFile, ModelIdentity
+from embedding_runtime.engine.model import Matrix, ModelFile, ModelIdentity
 from embedding_runtime.errors import FingerprintMismatchError
 from embedding_runtime.images.decode import ImageLimits
 from embedding_runtime.models import identity as identities
@@ -26,6 +27,7 @@ from embedding_runtime.models.projection import load_projection, output_size
 from embedding_runtime.models.selftest import SelfTestError
 from embedding_runtime.models.source import Source
 from embedding_runtime.models.tokenizer import load_tokenizer
+from embedding_runtime.models.towers import accelerate_towers
 from embedding_runtime.models.weights import StoredTensor, find_weights, stored_tensors
 
 _MODALITIES = ("text", "image")
@@ -44,7 +46,9 @@ def load_dual(request: LoadRequest, source: Source, progress: Progress) -> DualE
     require_vocabulary(layout.transformer)
     device = torch.device(choose_device(request.device))
     dtype, precision = choose_precision(request.precision, device.type)
-    towers, size, positions = _load_towers(dual, dtype, device)
+    (towers, size, positions), computation = accelerate_towers(
+        lambda: _load_towers(dual, dtype, device), lambda loaded: [loaded[0].module], _sample, precision, device
+    )
     tokenizer, tokenizer_limit = load_tokenizer(layout.transformer, lowercase=layout.lowercase)
     projection = load_projection(layout.steps, device)
     dimensions = output_size(layout.steps, size)
@@ -65,6 +69,7 @@ def load_dual(request: LoadRequest, source: Source, progress: Progress) -> DualE
         precision=precision,
         prompts={name: text for name, text in (("query", prompts.query), ("passage", prompts.passage)) if text},
         files=files,
+        computation=computation,
     )
     if request.expected_fingerprint and request.expected_fingerprint != fingerprint:
         raise FingerprintMismatchError(request.expected_fingerprint, fingerprint)
@@ -119,6 +124,17 @@ def _load_towers(dual: DualLayout, dtype: torch.dtype, device: torch.device) -> 
     )
     size = module.config.projection_dim if is_clip else getattr(text, "projection_size", None) or text.hidden_size
     return towers, int(size), positions
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def _sample(loaded: tuple[Towers, int, int]) -> Matrix:
+    """Vectors of a made-up text and of an image of noise."""
+    towers = loaded[0]
+    side = towers.image_side
+    pixels = np.random.default_rng(7).standard_normal((3, side, side)).astype(np.float32)
+    text = np.arange(3, min(19, loaded[2]), dtype=np.int32)
+    vectors: Matrix = torch.cat([towers.texts([text]), towers.images([pixels])]).float().cpu().numpy()
+    return vectors
 
 
 def _identify(

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 
-from embedding_runtime.engine.model import InputType, ModelFile, ModelIdentity
+from embedding_runtime.engine.model import InputType, Matrix, ModelFile, ModelIdentity
 from embedding_runtime.errors import FingerprintMismatchError
 from embedding_runtime.images.decode import ImageLimits
 from embedding_runtime.models import identity as identities
@@ -18,12 +19,14 @@ from embedding_runtime.models.choices import LoadRequest, choose_device, choose_
 from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.files import DirectoryError, require_vocabulary
 from embedding_runtime.models.fingerprint import canonical_config
+from embedding_runtime.models.pooling import pool
 from embedding_runtime.models.selftest import SelfTestError
 from embedding_runtime.models.source import Source
 from embedding_runtime.models.tokenizer import load_tokenizer
+from embedding_runtime.models.towers import accelerate_towers
 from embedding_runtime.models.vl_config import VisionLanguage, read_vision_language
 from embedding_runtime.models.vl_embedder import VisionLanguageEmbedder
-from embedding_runtime.models.vl_model import VisionLanguageModel
+from embedding_runtime.models.vl_model import TokenSequence, VisionLanguageModel
 from embedding_runtime.models.vl_weights import canonical_name, language_architecture, load_towers
 from embedding_runtime.models.weights import StoredTensor, find_weights, stored_tensors
 
@@ -47,9 +50,15 @@ def load_vision_language(request: LoadRequest, source: Source, progress: Progres
     device = torch.device(choose_device(request.device))
     dtype, precision = choose_precision(request.precision, device.type)
     architecture = language_architecture(settings)
-    vision, projector, language = load_towers(settings, architecture, dtype, device)
+
+    def load() -> VisionLanguageModel:
+        vision, projector, language = load_towers(settings, architecture, dtype, device)
+        return VisionLanguageModel(vision, projector, language, architecture, settings, dtype, device)
+
+    model, computation = accelerate_towers(
+        load, lambda model: (model.vision, model.projector, model.language), _sample, precision, device
+    )
     tokenizer, tokenizer_limit = load_tokenizer(source.directory, lowercase=False)
-    model = VisionLanguageModel(vision, projector, language, architecture, settings, dtype, device)
     fingerprint, files = _identify(request, source, settings, tokenizer.to_str(), progress)
     dimensions = int(architecture.config.hidden_size) * len(layout.poolings)
     positions = int(architecture.config.max_position_embeddings)
@@ -69,6 +78,7 @@ def load_vision_language(request: LoadRequest, source: Source, progress: Progres
         images_as_queries=False,
         prompts={kind: text for kind, text in layout.prompts.items() if text},
         files=files,
+        computation=computation,
     )
     if request.expected_fingerprint and request.expected_fingerprint != fingerprint:
         raise FingerprintMismatchError(request.expected_fingerprint, fingerprint)
@@ -87,6 +97,21 @@ def load_vision_language(request: LoadRequest, source: Source, progress: Progres
     except SelfTestError as error:
         raise DirectoryError(str(error)) from error
     return embedder
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def _sample(model: VisionLanguageModel) -> Matrix:
+    """Vectors of made-up tokens: a text, and an image of noise among some."""
+    settings = model.settings
+    side = settings.tiles.side
+    tiles = np.random.default_rng(7).integers(0, 256, (1, 3, side, side), dtype=np.uint8)
+    text = np.arange(3, 35, dtype=np.int32) % int(model.architecture.config.vocab_size)
+    image = np.concatenate([text[:5], np.full(settings.tile_tokens, text[0], np.int32), text[5:]])
+    sequences = [TokenSequence(text), TokenSequence(image, tiles, 5)]
+    vectors: Matrix = (
+        pool(model.forward(sequences), [len(each.ids) for each in sequences], settings.layout.poolings).cpu().numpy()
+    )
+    return vectors
 
 
 def _identify(

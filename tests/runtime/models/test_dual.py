@@ -277,7 +277,7 @@ def test_only_the_middle_of_what_is_stretched(family: str, monkeypatch: pytest.M
 def test_the_self_test_looks_at_images(tmp_path: Path) -> None:
     model: Any = load(build(tmp_path / "model", "clip"))
     model.prove()
-    model._towers.module.visual_projection.weight.fill_(float("nan"))
+    model._towers.module.vision_model.post_layernorm.weight.fill_(float("nan"))
     with pytest.raises(SelfTestError, match="image vectors are not finite"):
         model.prove()
 

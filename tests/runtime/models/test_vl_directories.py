@@ -163,13 +163,13 @@ def test_the_self_test_looks_at_images(checkpoint: Path) -> None:
     """Weights that spoil images only are found out when the model is asked to prove itself again."""
     model: Any = load(checkpoint)
     model.prove()
-    projector = model._model.projector[3]
-    good = projector.weight.clone(), projector.bias.clone()
+    norm = model._model.projector[0]
+    good = norm.weight.clone()
     for spoil, message in ((float("nan"), "not finite"), (0.0, "different images get the same vector")):
-        projector.weight.fill_(spoil)
+        norm.weight.fill_(spoil)
         with pytest.raises(SelfTestError, match=message):
             model.prove()
-        projector.weight.copy_(good[0])
+        norm.weight.copy_(good)
     model.prove()
 
 

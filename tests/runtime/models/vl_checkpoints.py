@@ -90,8 +90,10 @@ def build(
     dtype: torch.dtype = torch.float32,
     config: dict[str, Any] | None = None,
     processor: dict[str, Any] | None = None,
+    spread: float = 0.3,
 ) -> Path:
-    """Write a directory as published; `nested` chooses between the two forms of the vision tower's names."""
+    """Write a directory as published; `nested` chooses between the two forms of the vision tower's names, `spread` is
+    the standard deviation of weights."""
     tokens = tokenizer(atomic=atomic, extra=extra)
     vision = vision or VISION
     language = (language or LANGUAGE) | {"vocab_size": len(tokens)}
@@ -110,7 +112,7 @@ def build(
     }
     weights = {
         prefix + name: _values(
-            prefix.replace("vision_model.vision_model.", "vision_model.") + name, parameter.shape
+            prefix.replace("vision_model.vision_model.", "vision_model.") + name, parameter.shape, spread
         ).to(dtype)
         for prefix, module in towers.items()
         for name, parameter in module.named_parameters()
@@ -137,10 +139,10 @@ def build(
     return directory
 
 
-def _values(name: str, shape: torch.Size) -> torch.Tensor:
+def _values(name: str, shape: torch.Size, spread: float) -> torch.Tensor:
     """Large enough that mistakes show, small enough that nothing saturates; scales of norms stay near one."""
     generator = np.random.default_rng(zlib.crc32(name.encode()))
-    values = generator.standard_normal(tuple(shape)) * (0.3 if len(shape) > 1 else 0.1)
+    values = generator.standard_normal(tuple(shape)) * (spread if len(shape) > 1 else 0.1)
     if ("norm" in name and name.endswith("weight")) or name == "mlp1.0.weight":
         values += 1
     return torch.from_numpy(values.astype(np.float32))
