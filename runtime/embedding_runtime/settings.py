@@ -148,7 +148,8 @@ class Settings(BaseSettings):
     max_images_in_progress: int = Field(
         default=256,
         ge=1,
-        description="Images of all requests in progress; beyond that requests get 429. Up to 6 MB each.",
+        description="Images of all requests in progress; beyond that, or beyond the 1.5 GiB that they may hold once "
+        "prepared (usually up to 6 MB each), requests get 429.",
     )
     image_workers: int | None = Field(
         default=None, ge=1, le=64, description="Images decoded at a time [half the processors, at most 8]."
