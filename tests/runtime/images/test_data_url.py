@@ -130,7 +130,13 @@ def test_hostile_strings_take_no_time(value: str) -> None:
     f"<img alt='{'x' * 100_000_000}' src='{URL}'>",
 ], ids=range(4))  # fmt: skip
 def test_other_threads_have_their_turn(value: str) -> None:
-    """A hundred megabytes of blanks or payload never hold the interpreter's lock for long."""
+    """A hundred megabytes of blanks or payload never hold the interpreter's lock for long. What else the machine does
+    may hold up a thread too, so the best of three counts."""
+    assert min(longest_gap(value) for _ in range(3)) < 0.15
+
+
+def longest_gap(value: str) -> float:
+    """Seconds for which another thread got no turn."""
     gaps = [0.0]
     ended = threading.Event()
 
@@ -150,7 +156,7 @@ def test_other_threads_have_their_turn(value: str) -> None:
     finally:
         ended.set()
         watcher.join()
-    assert max(gaps) < 0.15
+    return max(gaps)
 
 
 BLANKS = st.text(" \t\n", min_size=1, max_size=3)
