@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from embedding_operator.act.apply import Change
+from embedding_operator.act.outcome import Change
 from embedding_operator.api.kinds import EVENTS
 from embedding_operator.cluster import ClusterClient, ClusterError
 

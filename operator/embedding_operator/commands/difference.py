@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from embedding_operator.act.apply import leftovers, stamped
+from embedding_operator.act.children import leftovers, stamped
 from embedding_operator.api.constants import FIELD_MANAGER
 from embedding_operator.api.kinds import BY_KIND, EMBEDDING_SERVICES
 from embedding_operator.cluster import ClusterClient
@@ -42,7 +42,7 @@ async def _snapshot(cluster: ClusterClient, resource: dict[str, Any]) -> Snapsho
     live = await cluster.get(EMBEDDING_SERVICES, metadata["namespace"], metadata["name"])
     merged = {**resource, "metadata": live["metadata"]} if live is not None else resource
     children: dict[tuple[str, str, str], Object] = {}
-    for kind, name in inventory(parsed(merged)):
+    for kind, name in inventory(metadata["name"]):
         child = await cluster.get(kind, metadata["namespace"], name)
         if child is not None:
             children[kind.api_version, kind.kind, name] = child

@@ -121,7 +121,7 @@ def test_rendering_is_deterministic_and_plain_json(spec: dict[str, Any]) -> None
 @given(specs)
 def test_children_are_owned_and_in_the_inventory(spec: dict[str, Any]) -> None:
     owner = service(spec)
-    known = {(kind.api_version, kind.kind, name) for kind, name in inventory(owner)}
+    known = {(kind.api_version, kind.kind, name) for kind, name in inventory(owner.name)}
     keys = [(it["apiVersion"], it["kind"], it["metadata"]["name"]) for it in render(owner, CONTEXT)]
     assert len(set(keys)) == len(keys)
     assert set(keys) <= known
