@@ -20,6 +20,7 @@ from embedding_operator.commands.difference import differences_in_cluster
 from embedding_operator.commands.manifests import UnusableFile, as_yaml, children_of, in_namespace, read_services
 from embedding_operator.commands.status import status_page
 from embedding_operator.control.operator import connected, identity_of_operator
+from embedding_operator.errors import CannotListen
 from embedding_operator.settings import Settings
 from embedding_operator.telemetry import configure_logging
 
@@ -118,8 +119,8 @@ def run(
         asyncio.run(operate())
     except ConfigException as error:
         raise _fail(f"no cluster: {error}; run in a Pod, or set KUBECONFIG", EXIT_UNAVAILABLE) from error
-    except OSError as error:
-        raise _fail(f"cannot listen on port {settings.port}: {error}", EXIT_UNAVAILABLE) from error
+    except CannotListen as error:
+        raise _fail(str(error), EXIT_UNAVAILABLE) from error
 
 
 @application.command()

@@ -136,6 +136,14 @@ class Reconciler:
         except KeyError:
             return
 
+    def clear(self) -> None:
+        """Somebody else looks from now on: what is remembered here would only grow old."""
+        self._memory.clear()
+        self._waits.clear()
+        self.applier.clear()
+        self.observer.poller.clear()
+        self.metrics.service_ready.clear()
+
     async def _reconcile(self, key: Key) -> tuple[str, float | None, bool]:
         """(result for the metric, seconds until the next look, whether it failed)."""
         mirrored = self.observer.mirror.fresh(key[0])

@@ -127,6 +127,11 @@ class Poller:
         for pod in self._pods.pop(key, {}).values():
             self._stop(pod)
 
+    def clear(self) -> None:
+        """Nobody looks at anything any more."""
+        for key in list(self._pods):
+            self.forget(key)
+
     async def aclose(self) -> None:
         """Stop asking."""
         tasks = [pod.asking for pods in self._pods.values() for pod in pods.values() if pod.asking is not None]
