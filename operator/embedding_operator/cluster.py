@@ -142,18 +142,26 @@ class ClusterClient:
                 return
 
     async def text(
-        self, path: str, query: Mapping[str, str | int | None] = _NO_QUERY, *, accept_any: bool = False
+        self,
+        path: str,
+        query: Mapping[str, str | int | None] = _NO_QUERY,
+        *,
+        accept_any: bool = False,
+        last_bytes: int | None = None,
+        timeout: float | None = None,
     ) -> str:
         """What the API server answers at a path, as text: logs, versions, what a Pod answers through it.
 
         `accept_any` takes a refusal of the Pod behind a proxied path (such as 503 while it loads) for its answer.
+        `last_bytes` keeps no more than the end of a long answer, from the beginning of a line on.
         """
         resource = path.rpartition("/")[2] if "/log" in path else "proxy" if "/proxy" in path else "other"
         status = 0
         try:
-            async with asyncio.timeout(self.timeout):
-                response = await self.api.call_api(*await self._serialized("GET", path, query=query))
-                content, status = await response.read(), response.status
+            async with asyncio.timeout(self.timeout if timeout is None else timeout):
+                response = (await self.api.call_api(*await self._serialized("GET", path, query=query))).response
+                async with response:
+                    content, status = await _end_of(response.content, last_bytes), response.status
         except TimeoutError as exception:
             raise ClusterError(0, "Timeout", f"the API server did not answer GET {path}") from exception
         except (OSError, aiohttp.ClientError, ApiException) as exception:
@@ -329,6 +337,20 @@ class ClusterClient:
             body=body,
             auth_settings=["BearerToken"],
         )
+
+
+async def _end_of(content: aiohttp.StreamReader, most: int | None) -> bytes:
+    """All of a stream, or no more than its last `most` bytes, without the line that begins before them."""
+    kept, cut = bytearray(), False
+    async for chunk in content.iter_any():
+        kept += chunk
+        if most is not None and len(kept) > 2 * most:
+            del kept[:-most]
+            cut = True
+    if most is not None and len(kept) > most:
+        del kept[:-most]
+        cut = True
+    return bytes(kept.partition(b"\n")[2] if cut and b"\n" in kept else kept)
 
 
 def apply_text(body: Object) -> str:

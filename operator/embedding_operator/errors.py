@@ -47,5 +47,6 @@ class Retry(OperatorError):
 class CannotListen(Exception):
     """A port is taken, or may not be opened: the process cannot do its work, and ends."""
 
-    def __init__(self, what: str, port: int, cause: OSError) -> None:
-        super().__init__(f"cannot listen on port {port} for the {what}: {cause.strerror or cause}")
+    def __init__(self, what: str, port: int, setting: str, cause: OSError) -> None:
+        why = cause.strerror or str(cause)
+        super().__init__(f"cannot listen on port {port} for the {what}: {why}; free it, or set {setting}")

@@ -40,6 +40,7 @@ from embedding_operator.observe.pods import pod_state
 
 LOG_LINES: Final = 5000
 LOG_BYTES: Final = 2 << 20
+LOG_SECONDS: Final = 60.0
 OPERATOR_LABEL: Final = "app.kubernetes.io/name=embedding-operator"
 OPERATOR_PORT: Final = 8080
 DIRECT_SECONDS: Final = 3.0
@@ -150,13 +151,12 @@ async def _service(cluster: ClusterClient, bundle: Bundle, service: Object) -> N
             bundle.objects[f"{place}/{kind.kind.lower()}-{child['metadata']['name']}.yaml"] = _named(kind, child)
     pods = await bundle.attempt(f"Pods of {place}", _items(cluster.list(PODS, namespace, labels=label))) or []
     bundle.files[f"{place}/status.txt"] = page(service, [pod_state(pod) for pod in pods], datetime.now(UTC)) + "\n"
-    tls = ((service.get("spec") or {}).get("runtime") or {}).get("tls") is not None
     for pod in pods:
         names.add(pod["metadata"]["name"])
         where = f"{place}/pods/{pod['metadata']['name']}"
         await _pod(cluster, bundle, pod, where)
         answers = {"ready.json": HEALTH_READY_PATH, "manifest.json": MANIFEST_PATH, "metrics.txt": METRICS_PATH}
-        await _endpoints(cluster, bundle, pod, where, RUNTIME_PORT, answers, tls=tls)
+        await _endpoints(cluster, bundle, pod, where, RUNTIME_PORT, answers, tls=pod_state(pod).tls)
     events = await bundle.attempt(f"Events of {place}", _items(cluster.list(CORE_EVENTS, namespace))) or []
     about = [event for event in events if (event.get("involvedObject") or {}).get("name") in names]
     bundle.objects[f"{place}/events.yaml"] = about
@@ -193,11 +193,12 @@ async def _pod(cluster: ClusterClient, bundle: Bundle, pod: Object, where: str) 
             query: dict[str, str | int | None] = {
                 "container": name,
                 "previous": "true" if previous else None,
+                # Not limitBytes beside it: that cuts off the end, which tells what happened.
                 "tailLines": LOG_LINES,
-                "limitBytes": LOG_BYTES,
             }
             path = PODS.path(metadata["namespace"], metadata["name"], "log")
-            text = await bundle.attempt(f"log of {where} {name}{suffix}", cluster.text(path, query))
+            question = cluster.text(path, query, last_bytes=LOG_BYTES, timeout=LOG_SECONDS)
+            text = await bundle.attempt(f"log of {where} {name}{suffix}", question)
             if text is not None:
                 bundle.files[f"{where}/{name}{suffix}.log"] = text
 

@@ -43,5 +43,5 @@ async def serve(metrics: Metrics, health: Health, *, host: str | None, port: int
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
         await runner.cleanup()
-        raise CannotListen("operator's health and metrics", port, error) from error
+        raise CannotListen("operator's health and metrics", port, "EMBEDDING_OPERATOR_PORT", error) from error
     return runner

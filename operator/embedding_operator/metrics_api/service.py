@@ -96,7 +96,8 @@ class MetricsApi:
             except (NoFrontProxy, BadCertificate) as error:
                 log.warning("the metrics API %s: %s", "keeps its certificates" if server.identity else "waits", error)
             except OSError as error:
-                raise CannotListen("metrics API", self.listening.port, error) from error
+                setting = "EMBEDDING_OPERATOR_METRICS_API_PORT"
+                raise CannotListen("metrics API", self.listening.port, setting, error) from error
             await asyncio.sleep(CERTIFICATE_SECONDS)
 
     async def _front_proxy(self) -> FrontProxy:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 from embedding_operator.cli import application
-from embedding_operator.commands.status import age, table
+from embedding_operator.commands.status import age, page, table
 from typer.testing import CliRunner
 
-from tests.operator.build import NOW
+from tests.operator.build import NOW, pod, resource
 from tests.operator.helpers import EXAMPLES
 
 run = CliRunner().invoke
@@ -101,5 +101,15 @@ def test_a_taken_port_is_said_in_one_line(tmp_path: Path) -> None:
             check=False,
         )
     assert done.returncode == 69
-    assert done.stderr.startswith(f"error: cannot listen on port {port}: ")
+    assert done.stderr.startswith(f"error: cannot listen on port {port} for the operator's health and metrics: ")
+    assert "EMBEDDING_OPERATOR_PORT" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_the_page_names_the_accelerator_that_is_missing() -> None:
+    message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+    unplaced = {"scheduled": False, "scheduling_reason": "Unschedulable", "scheduling_message": message}
+    waiting = pod(ready=False, containers=(), node=None, **unplaced)
+    assert "WaitingForAccelerator" in page(resource(), [waiting], NOW)
+    # Of a spec that is not understood nothing is known, and the page is there all the same.
+    assert "Unschedulable" in page(resource({"model": {}, "replicas": -1}), [waiting], NOW)
