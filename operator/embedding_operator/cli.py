@@ -14,9 +14,10 @@ from kubernetes.aio.client import ApiClient
 from kubernetes.aio.config import ConfigException
 from pydantic import ValidationError
 
-from embedding_operator.cluster import ClusterClient, ClusterError, load_configuration
+from embedding_operator.cluster import ClusterClient, ClusterError, load_configuration, user_agent
 from embedding_operator.commands.bundle import collect, default_path, write
 from embedding_operator.commands.difference import differences_in_cluster
+from embedding_operator.commands.installed import installed
 from embedding_operator.commands.manifests import UnusableFile, as_yaml, children_of, in_namespace, read_services
 from embedding_operator.commands.status import status_page
 from embedding_operator.control.operator import connected, identity_of_operator
@@ -41,6 +42,9 @@ EXIT_UNAVAILABLE = 69
 T = TypeVar("T")
 Files = Annotated[list[Path], typer.Argument(help="YAML files with EmbeddingServices; - is standard input.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of resources that name none.")]
+
+OperatorNamespace = Annotated[str, typer.Option(help="Namespace of the operator's own Pods.")]
+DEFAULT_OPERATOR_NAMESPACE = "embedding-operator-system"
 
 
 def _fail(message: str, code: int) -> typer.Exit:
@@ -69,6 +73,7 @@ def _settings_table() -> str:
 @asynccontextmanager
 async def _cluster() -> AsyncIterator[ClusterClient]:
     api = ApiClient(await load_configuration())
+    api.user_agent = user_agent("command line")
     try:
         yield ClusterClient(api)
     finally:
@@ -139,17 +144,24 @@ def render(files: Files, namespace: Namespace = "default") -> None:
 
 
 @application.command()
-def diff(files: Files, namespace: Namespace = "default") -> None:
+def diff(
+    files: Files,
+    namespace: Namespace = "default",
+    operator_namespace: OperatorNamespace = DEFAULT_OPERATOR_NAMESPACE,
+) -> None:
     """Print how the objects in the cluster would change. Nothing is written; the API server is asked for a dry run.
 
-    Leaves with 0 when nothing would change and with 1 when something would. The operator's own settings count: give
-    EMBEDDING_OPERATOR_RUNTIME_IMAGE as the chart does, for services that name no runtime image.
+    Leaves with 0 when nothing would change and with 1 when something would. What the installed operator brings along
+    for services that name no runtime image is read from its Deployment; EMBEDDING_OPERATOR_RUNTIME_IMAGE overrides it.
     """
-    identity = identity_of_operator(_settings())
+    own = identity_of_operator(_settings())
 
     async def compare(cluster: ClusterClient) -> list[str]:
         resources = [in_namespace(resource, namespace) for file in files for resource in read_services(file)]
-        found = [await differences_in_cluster(cluster, resource, identity) for resource in resources]
+        operator = await installed(cluster, operator_namespace, own)
+        if operator.doubt is not None:
+            typer.echo(f"warning: {operator.doubt}", err=True)
+        found = [await differences_in_cluster(cluster, resource, operator.identity) for resource in resources]
         return [text for texts in found for text in texts]
 
     try:
@@ -178,9 +190,7 @@ def support_bundle(
         str | None, typer.Argument(help="Name of an EmbeddingService; all of the namespace without.")
     ] = None,
     namespace: Namespace = "default",
-    operator_namespace: Annotated[
-        str, typer.Option(help="Namespace of the operator's own Pods.")
-    ] = "embedding-operator-system",
+    operator_namespace: OperatorNamespace = DEFAULT_OPERATOR_NAMESPACE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; must not exist.")] = None,
 ) -> None:
     """Write what somebody else needs to find a fault into one tar.gz: objects, Events, logs, what the Pods answer.

@@ -34,6 +34,7 @@ from embedding_operator.api.kinds import (
     Resource,
 )
 from embedding_operator.cluster import ClusterClient, ClusterError, Object
+from embedding_operator.commands.installed import OPERATOR_LABEL
 from embedding_operator.commands.redaction import Redactor
 from embedding_operator.commands.status import page
 from embedding_operator.observe.pods import pod_state
@@ -41,7 +42,6 @@ from embedding_operator.observe.pods import pod_state
 LOG_LINES: Final = 5000
 LOG_BYTES: Final = 2 << 20
 LOG_SECONDS: Final = 60.0
-OPERATOR_LABEL: Final = "app.kubernetes.io/name=embedding-operator"
 OPERATOR_PORT: Final = 8080
 DIRECT_SECONDS: Final = 3.0
 

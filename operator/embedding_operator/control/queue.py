@@ -75,6 +75,10 @@ class WorkQueue:
             heap[:] = {(when, key) for when, key in heap if self._due.get(key) == when}
             heapq.heapify(heap)
 
+    def failures(self, key: Key) -> int:
+        """How many looks in a row have failed."""
+        return self._failures.get(key, 0)
+
     def forget(self, key: Key) -> None:
         """The resource is gone: its failures are forgotten. What is still queued stays: one more look costs little,
         and the name may belong to a new resource by then."""

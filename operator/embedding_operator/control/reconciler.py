@@ -6,13 +6,14 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from embedding_operator.act import events
 from embedding_operator.act.apply import Applier
+from embedding_operator.act.events import Notice, Throttle
 from embedding_operator.act.outcome import Change, Outcome, after
 from embedding_operator.act.status import write_status
 from embedding_operator.api import EmbeddingService, parse
@@ -102,6 +103,7 @@ class Reconciler:
     instance: str
     now: Callable[[], datetime]
     manage_monitoring: bool = False
+    throttle: Throttle = field(default_factory=Throttle)
     _memory: dict[Key, Memory] = field(default_factory=dict)
     _waits: dict[Key, tuple[float, Verdict | None]] = field(default_factory=dict)
     """By service that is not settled: the last wait, and the verdict it began with."""
@@ -129,6 +131,7 @@ class Reconciler:
         self._memory.pop(key, None)
         self._waits.pop(key, None)
         self.applier.forget(key)
+        self.throttle.forget(key)
         self.observer.poller.forget(key)
         self.queue.forget(key)
         try:
@@ -141,6 +144,7 @@ class Reconciler:
         self._memory.clear()
         self._waits.clear()
         self.applier.clear()
+        self.throttle.clear()
         self.observer.poller.clear()
         self.metrics.service_ready.clear()
 
@@ -164,6 +168,11 @@ class Reconciler:
         error = Outcome((), tuple(errors)).failure
         blocked = consequence(error) if error is not None else None
         applied = APPLIED if blocked is None else NOT_OBSERVED if isinstance(error, InvalidSpec) else blocked.verdict
+        if blocked is not None and blocked.failed and not self.queue.failures(key) and snapshot.resource.get("status"):
+            # One failure is no news: what is tried again in a second mostly passes, and no one has to be woken for it.
+            log.info("%s; trying again", blocked.verdict.message, extra={"service": "/".join(key)})
+            await self._post(key, snapshot, events.of_changes(outcome.changes))
+            return blocked.result, blocked.retry_after, True
         memory = self._memory.get(key, Memory())
         judgement = judge(snapshot, service, accepted=sight.accepted, applied=applied, memory=memory)
         await self._report(key, snapshot, judgement, outcome.changes)
@@ -243,7 +252,11 @@ class Reconciler:
         for notice in notices:
             if notice.action == "Reconcile":
                 log.info("%s: %s", notice.reason, notice.message, extra={"service": "/".join(key)})
-        await events.post(self.cluster, resource, notices, instance=self.instance, now=snapshot.now)
+        await self._post(key, snapshot, notices)
+
+    async def _post(self, key: Key, snapshot: Snapshot, notices: Iterable[Notice]) -> None:
+        admitted = self.throttle.admit(key, notices, snapshot.now)
+        await events.post(self.cluster, snapshot.resource, admitted, instance=self.instance, now=snapshot.now)
 
     def _next_look(self, key: Key, judgement: Judgement) -> float:
         """Seconds until the next look that nobody asks for. While nothing moves, looks become rare: the watches tell

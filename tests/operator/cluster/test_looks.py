@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -216,7 +216,7 @@ def test_what_runs_is_told_although_the_spec_is_not_understood(place: Namespace)
 
 
 @contextlib.contextmanager
-def older_definition(cluster: Cluster) -> Any:
+def older_definition(cluster: Cluster) -> Iterator[None]:
     """A definition without the rules for `spec.model`, as an older release's would be."""
     name = "embeddingservices.embedding-operator.io"
     live = cluster.get("customresourcedefinition", name) or {}
@@ -232,3 +232,89 @@ def older_definition(cluster: Cluster) -> Any:
         yield
     finally:
         patch({"op": "add", "path": path, "value": rules})
+
+
+@contextlib.contextmanager
+def broken_webhook(place: Namespace) -> Iterator[None]:
+    """A webhook that must be asked before a Service is changed, and does not answer."""
+    name = f"broken-{place.name}"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["services"], "operations": ["UPDATE"]}
+    webhook = {
+        "name": "broken.example.com",
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": "Fail",
+        "clientConfig": {"url": "https://127.0.0.1:1/"},
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": place.name}},
+        "rules": [rule],
+    }
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+    place.cluster.apply({**kind, "metadata": {"name": name}, "webhooks": [webhook]})
+    dry = ("label", "service", "minilm", "a=b", "--overwrite", "--dry-run=server", "--namespace", place.name)
+    try:
+        place.cluster.wait_until(lambda: place.cluster.kubectl(*dry, check=False).returncode != 0, "the webhook counts")
+        yield
+    finally:
+        place.cluster.kubectl("delete", "validatingwebhookconfiguration", name)
+
+
+def test_one_failed_write_is_no_news_and_two_are(place: Namespace) -> None:
+    place.grant()
+    place.apply({**MODEL, "suspend": True})
+    place.look(reason("Ready", "Suspended"))
+    patch = '{"spec": {"selector": {"embedding-operator.io/service": "another"}}}'
+    place.cluster.kubectl("patch", "service", "minilm", "--namespace", place.name, "--patch", patch)
+    place.cluster.kubectl("delete", "pdb", "minilm", "--namespace", place.name)
+
+    async def twice() -> list[str]:
+        async with place.operator() as operator:
+            told = []
+            for _ in range(2):
+                await operator.handle((place.name, "minilm"))
+                resource = place.cluster.get("embeddingservice", "minilm", place.name) or {}
+                told.append(condition(resource["status"], "Applied")["reason"])
+            return told
+
+    with broken_webhook(place):
+        assert asyncio.run(twice()) == ["Applied", "RetryingAfterError"]
+    place.look(reason("Applied", "Applied"))
+    assert place.cluster.get("pdb", "minilm", place.name) is not None
+
+
+def test_refused_children_hide_no_change_beside_them_and_are_all_named(place: Namespace) -> None:
+    place.grant()
+    hard = {"count/services": "0", "count/poddisruptionbudgets.policy": "0"}
+    place.cluster.apply(
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}, "spec": {"hard": hard}},
+        namespace=place.name,
+    )
+    place.cluster.wait_until(
+        lambda: bool((place.cluster.get("resourcequota", "small", place.name) or {}).get("status")), "the quota counts"
+    )
+    place.apply({**MODEL, "suspend": True})
+    status = place.look(reason("Applied", "Refused"))
+    message = condition(status, "Applied")["message"]
+    assert "Service/minilm: " in message
+    assert "PodDisruptionBudget/minilm: " in message
+    assert condition(status, "Stalled")["status"] == "True"
+    assert place.cluster.get("deployment", "minilm", place.name) is not None
+    notes = [event.get("message", "") for event in place.cluster.objects("events", place.name)]
+    assert "Deployment/minilm created" in notes
+
+
+def test_a_name_that_is_taken_keeps_nothing_that_runs_from_being_repaired(place: Namespace) -> None:
+    place.grant()
+    place.apply({**MODEL, "suspend": True})
+    place.look(reason("Ready", "Suspended"))
+    place.cluster.kubectl("delete", "pdb", "minilm", "--namespace", place.name)
+    theirs = {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "theirs"}}}
+    place.cluster.apply(
+        {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "minilm"}, "spec": theirs},
+        namespace=place.name,
+    )
+    place.cluster.kubectl("delete", "service", "minilm", "--namespace", place.name)
+    status = place.look(reason("Applied", "NameTaken"))
+    assert "PodDisruptionBudget/minilm exists" in condition(status, "Applied")["message"]
+    assert place.cluster.get("service", "minilm", place.name) is not None
+    left = place.cluster.get("pdb", "minilm", place.name) or {}
+    assert left["spec"]["selector"] == theirs["selector"]
