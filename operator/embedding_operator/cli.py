@@ -52,9 +52,10 @@ def _fail(message: str, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
-def _settings() -> Settings:
+def _settings(**given: object) -> Settings:
+    """The environment's settings, and those `given` on the command line in place of them."""
     try:
-        return Settings()
+        return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         faults = "; ".join(
             f"EMBEDDING_OPERATOR_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()
@@ -111,9 +112,7 @@ def run(
 
     In a cluster the Pod's ServiceAccount is used, elsewhere KUBECONFIG. Further settings are environment variables.
     """
-    settings = _settings()
-    if namespace:
-        settings = settings.model_copy(update={"watch_namespaces": tuple(namespace)})
+    settings = _settings(watch_namespaces=tuple(namespace)) if namespace else _settings()
     configure_logging(settings.log_format, settings.log_level)
 
     async def operate() -> None:

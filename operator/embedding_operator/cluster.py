@@ -23,6 +23,18 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import ApiException
 
 from embedding_operator.api.kinds import Resource
+from embedding_operator.cluster_errors import ClusterError, NotLeading
+
+__all__ = [
+    "ClusterClient",
+    "ClusterError",
+    "NotLeading",
+    "Object",
+    "Page",
+    "apply_text",
+    "load_configuration",
+    "user_agent",
+]
 
 Object = dict[str, Any]
 Page = list[Object]
@@ -32,43 +44,6 @@ WATCH_SECONDS: Final = 60.0
 WATCH_GRACE_SECONDS: Final = 10.0
 """How much longer than asked for a watch may take to end before it is given up."""
 BOOKMARK: Final = "BOOKMARK"
-
-
-class ClusterError(Exception):
-    """The API server refused a request, or did not answer it.
-
-    `status` is the HTTP status, 0 when there was no answer at all. `reason` is the API's own word (`AlreadyExists`,
-    `Invalid`, …) or a short one of ours (`Timeout`, `ConnectionFailed`).
-    """
-
-    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.retry_after = retry_after
-
-    @property
-    def not_found(self) -> bool:
-        return self.status == 404
-
-    @property
-    def conflict(self) -> bool:
-        """A precondition did not hold, or another writer was faster."""
-        return self.status == 409
-
-    @property
-    def forbidden(self) -> bool:
-        return self.status in (401, 403)
-
-    @property
-    def invalid(self) -> bool:
-        """The object itself was refused (schema, admission): sending it again cannot help."""
-        return self.status in (400, 422)
-
-
-class NotLeading(Exception):
-    """A write was stopped by the fence: this process is not (or no longer) the leader."""
 
 
 _NO_QUERY: Final[Mapping[str, str | int | None]] = {}

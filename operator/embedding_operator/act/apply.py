@@ -198,12 +198,10 @@ class Applier:
 
     @staticmethod
     def _consequence(error: ClusterError, child: str) -> OperatorError:
-        if error.status == 403 and error.reason == "Forbidden" and "exceeded quota" in error.message:
-            return Refused(f"{child}: {error.message}", reason="Refused")
         if error.status == 403 and "being terminated" in error.message:
             return Waiting(f"{child}: {error.message}", reason="RetryingAfterError", seconds=30.0)
-        if error.forbidden:
+        if error.lacks_rights:
             return OperatorError(f"{child}: {error.message}", reason="Forbidden")
-        if error.invalid:
+        if error.invalid or error.forbidden:
             return Refused(f"{child}: {error.message}", reason="Refused")
         return Retry(f"{child}: {error.message}", after=error.retry_after)

@@ -19,6 +19,8 @@ BURST = 25.0
 REFILL_INTERVAL = timedelta(seconds=60)
 """and one more in so much time, about as client-go's own recorder does it."""
 REPEAT_INTERVAL = timedelta(seconds=60)
+NOTE_BYTES = 1023
+"""The API server admits notes of less than 1024 bytes, not characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,11 @@ class Throttle:
         self._buckets.clear()
 
 
+def within(text: str, most: int) -> str:
+    """The text's beginning, of at most so many bytes. Pure."""
+    return text.encode()[:most].decode("utf-8", "ignore")
+
+
 async def post(
     cluster: ClusterClient, resource: Mapping[str, Any], notices: Iterable[Notice], *, instance: str, now: datetime
 ) -> None:
@@ -115,7 +122,7 @@ async def post(
             "type": "Warning" if notice.warning else "Normal",
             "reason": notice.reason,
             "action": notice.action,
-            "note": notice.message[:1024],
+            "note": within(notice.message, NOTE_BYTES),
             "reportingController": f"{COMPONENT}.io/controller",
             "reportingInstance": instance,
             "regarding": {

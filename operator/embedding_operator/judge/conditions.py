@@ -63,6 +63,8 @@ class Facts:
     """Whether an automatic rollout gave up surging, because no accelerator is free for one more Pod."""
 
 
+MESSAGE_LENGTH = 4096
+"""Some API servers' refusals repeat whole objects. A status may not be longer than the API server admits."""
 NOT_OBSERVED = Verdict(Truth.UNKNOWN, Reason.NOT_OBSERVED, "not looked at yet")
 
 
@@ -246,6 +248,10 @@ def judge_conditions(facts: Facts) -> dict[str, Verdict]:
     return result
 
 
+def _cut(message: str) -> str:
+    return message if len(message) <= MESSAGE_LENGTH else message[: MESSAGE_LENGTH - 1] + "…"
+
+
 def as_conditions(
     verdicts: Mapping[str, Verdict], previous: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[dict[str, Any]]:
@@ -261,7 +267,7 @@ def as_conditions(
                 "type": kind,
                 "status": verdict.status.value,
                 "reason": verdict.reason.value,
-                "message": verdict.message,
+                "message": _cut(verdict.message),
                 "observedGeneration": generation,
                 "lastTransitionTime": before["lastTransitionTime"] if before and unchanged else moment,
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from embedding_operator.act.events import BURST, Notice, Throttle
+from embedding_operator.act.events import BURST, NOTE_BYTES, Notice, Throttle, within
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,3 +36,11 @@ def test_no_service_posts_without_end_whatever_it_says(gaps: list[float]) -> Non
     assert len(posted) <= BURST + elapsed / 60
     # A few in a row are never held back.
     assert len(posted) >= min(len(gaps), BURST)
+
+
+@given(text=st.text(max_size=3000))
+def test_a_note_fits_whatever_it_is_written_in(text: str) -> None:
+    cut = within(text, NOTE_BYTES)
+    assert len(cut.encode()) <= NOTE_BYTES
+    assert text.startswith(cut)
+    assert cut == text or len(cut.encode()) > NOTE_BYTES - 4

@@ -113,3 +113,9 @@ def test_the_page_names_the_accelerator_that_is_missing() -> None:
     assert "WaitingForAccelerator" in page(resource(), [waiting], NOW)
     # Of a spec that is not understood nothing is known, and the page is there all the same.
     assert "Unschedulable" in page(resource({"model": {}, "replicas": -1}), [waiting], NOW)
+
+
+def test_a_namespace_on_the_command_line_is_checked_like_one_in_the_environment() -> None:
+    result = run(application, ["run", "-n", "search"], env={"EMBEDDING_OPERATOR_METRICS_API_ENABLED": "true"})
+    assert result.exit_code == 64
+    assert "the metrics API answers for the whole cluster" in result.output

@@ -390,3 +390,10 @@ def test_what_may_not_be_read_is_unknown_and_nothing_false() -> None:
         assert condition(judgement, kind) == ("Unknown", "Forbidden"), kind
     assert condition(judgement, "Ready") == ("False", "Forbidden")
     assert not judgement.status.keys() & {"replicas", "readyReplicas", "updatedReplicas"}
+
+
+def test_no_message_is_longer_than_the_api_server_admits() -> None:
+    """One that is would have the whole status refused, at every look."""
+    refused = Verdict(Truth.FALSE, Reason.REFUSED, "x" * 100_000)
+    judgement = judged(snapshot(pod(), readings=SERVES, live=deployment()), applied=refused)
+    assert max(len(entry["message"]) for entry in judgement.status["conditions"]) <= 4096

@@ -126,7 +126,7 @@ def test_a_process_is_asked_for_its_manifest_once() -> None:
             (pod,) = pods(1, 1)
             for _ in range(3):
                 readings = await poller.readings(KEY, [pod], port=served.port)
-                assert readings[pod.name].manifest == manifest()
+                assert (readings[pod.name].manifest or {})["model"] == manifest()["model"]
             assert sum(path.endswith("manifest") for _, path in served.asked) == 1
             (container, *rest) = pod.containers
             restarted = replace(pod, containers=(replace(container, restarts=container.restarts + 1), *rest))
