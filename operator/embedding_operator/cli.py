@@ -93,7 +93,8 @@ def _in_cluster(question: Callable[[ClusterClient], Awaitable[T]]) -> T:
     except ConfigException as error:
         raise _fail(f"no cluster: {error}; set KUBECONFIG", EXIT_UNAVAILABLE) from error
     except ClusterError as error:
-        raise _fail(error.message, EXIT_UNAVAILABLE) from error
+        hint = "; is the operator's CustomResourceDefinition installed in this cluster?" if error.lacks_api else ""
+        raise _fail(f"{error.message}{hint}", EXIT_UNAVAILABLE) from error
 
 
 @application.callback()

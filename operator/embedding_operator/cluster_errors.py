@@ -37,6 +37,12 @@ class ClusterError(Exception):
         return self.status in (401, 403)
 
     @property
+    def lacks_api(self) -> bool:
+        """Whether the kind of object itself is unknown: its CustomResourceDefinition is not installed. An object or a
+        namespace that is missing is named in the answer."""
+        return self.status == 404 and " not found" not in self.message.replace("404 page not found", "")
+
+    @property
     def lacks_rights(self) -> bool:
         """Whether the request itself is not ours to make. A quota, a limit or an admission policy also answers 403, and
         means the object."""

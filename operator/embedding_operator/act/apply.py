@@ -14,6 +14,7 @@ from embedding_operator.act.children import (
     APPLIED_ANNOTATION,
     foreign,
     is_foreign,
+    is_terminating,
     key_of_child,
     leftovers,
     stamped,
@@ -32,6 +33,19 @@ from embedding_operator.observe.snapshot import Snapshot, is_controlled_by
 
 class Refused(OperatorError):
     """The API server refuses a child as it was rendered: a quota, an admission policy, an impossible value."""
+
+
+def _obstacles(rendered: Sequence[Mapping[str, Any]], snapshot: Snapshot) -> list[OperatorError]:
+    """What keeps some of the children from being applied at all. Pure."""
+    leaving = terminating(rendered, snapshot)
+    if leaving:
+        text = f"{', '.join(leaving)} of before is being deleted; its name will be free soon"
+        return [Waiting(text, reason="WaitingForDeletion", seconds=2.0)]
+    taken = foreign(rendered, snapshot)
+    if taken:
+        text = f"{', '.join(taken)} exists and does not belong to this EmbeddingService; rename one of them"
+        return [OperatorError(text, reason="NameTaken")]
+    return []
 
 
 @dataclass(slots=True)
@@ -100,21 +114,13 @@ class Applier:
         """Create, repair and delete until the cluster holds `rendered`, as far as it can be.
 
         What is wrong with one child keeps no other from being repaired, with two exceptions: nothing is begun for a
-        service that does not run yet while a name is taken, and a Deployment is not touched while the NetworkPolicy
-        that is to guard it is not as rendered. Kinds that could not be read are left as they are.
+        service that does not run yet while a name is taken or not free yet, and a Deployment is not touched while the
+        NetworkPolicy that is to guard it is not as rendered. Kinds that could not be read are left as they are.
         `hand_over` is a replica count to hold under a second manager while our own ownership of it ends.
         """
-        leaving = terminating(rendered, snapshot)
-        if leaving:
-            text = f"{', '.join(leaving)} of before is being deleted; its name will be free soon"
-            return Outcome((), (Waiting(text, reason="WaitingForDeletion", seconds=2.0),))
-        taken = foreign(rendered, snapshot)
-        failures: list[OperatorError] = []
-        if taken:
-            text = f"{', '.join(taken)} exists and does not belong to this EmbeddingService; rename one of them"
-            failures.append(OperatorError(text, reason="NameTaken"))
-            if snapshot.deployment is None:
-                return Outcome((), tuple(failures))
+        failures = _obstacles(rendered, snapshot)
+        if failures and snapshot.deployment is None:
+            return Outcome((), tuple(failures))
         work = _Work(failures)
         guarded = True
         for body in rendered:
@@ -123,7 +129,7 @@ class Applier:
             if body["kind"] == "Deployment" and not guarded:
                 continue
             held = hand_over if body["kind"] == "Deployment" else None
-            touchable = not snapshot.is_unread(body) and not is_foreign(body, snapshot)
+            touchable = not (snapshot.is_unread(body) or is_foreign(body, snapshot) or is_terminating(body, snapshot))
             done = touchable and await work.attempt(self._apply_one(stamped(body), snapshot, held))
             guarded = guarded and (done or body["kind"] != "NetworkPolicy")
         for live in leftovers(rendered, snapshot):
@@ -200,6 +206,9 @@ class Applier:
     def _consequence(error: ClusterError, child: str) -> OperatorError:
         if error.status == 403 and "being terminated" in error.message:
             return Waiting(f"{child}: {error.message}", reason="RetryingAfterError", seconds=30.0)
+        if error.lacks_api:
+            text = f"{child}: the cluster does not have this kind of object: install what brings it, or switch it off"
+            return Refused(text, reason="Refused")
         if error.lacks_rights:
             return OperatorError(f"{child}: {error.message}", reason="Forbidden")
         if error.invalid or error.forbidden:

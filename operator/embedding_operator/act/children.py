@@ -51,13 +51,22 @@ def leftovers(rendered: Iterable[Mapping[str, Any]], snapshot: Snapshot) -> tupl
 
 def terminating(rendered: Iterable[Mapping[str, Any]], snapshot: Snapshot) -> tuple[str, ...]:
     """The rendered children whose name is still taken by an object of an earlier EmbeddingService of this name, or of
-    our own, that is being deleted. They make room by themselves."""
+    our own, that is being deleted, as `Kind/name`, with the finalizers that hold it. They make room by themselves."""
     return tuple(
-        f"{body['kind']}/{body['metadata']['name']}"
+        f"{body['kind']}/{body['metadata']['name']}{_held(snapshot.children[key_of_child(body)])}"
         for body in rendered
-        if (live := snapshot.children.get(key_of_child(body))) is not None
-        and ("deletionTimestamp" in live["metadata"] or _is_orphan(live, snapshot))
+        if is_terminating(body, snapshot)
     )
+
+
+def is_terminating(body: Mapping[str, Any], snapshot: Snapshot) -> bool:
+    live = snapshot.children.get(key_of_child(body))
+    return live is not None and ("deletionTimestamp" in live["metadata"] or _is_orphan(live, snapshot))
+
+
+def _held(live: Mapping[str, Any]) -> str:
+    finalizers = [it for it in live["metadata"].get("finalizers") or () if it != "foregroundDeletion"]
+    return f" (held by the finalizer {', '.join(finalizers)})" if finalizers else ""
 
 
 def _is_orphan(live: Mapping[str, Any], snapshot: Snapshot) -> bool:

@@ -123,6 +123,9 @@ async def status_page(cluster: ClusterClient, namespace: str, name: str) -> str 
     """The page of a service in the cluster; None when there is no such service. Raises ClusterError."""
     resource = await cluster.get(EMBEDDING_SERVICES, namespace, name)
     if resource is None:
+        await cluster.list(
+            EMBEDDING_SERVICES, namespace, fields=f"metadata.name={name}"
+        )  # raises where there is no such kind at all
         return None
     pods, _ = await cluster.list(PODS, namespace, labels=f"{SERVICE_LABEL}={name}")
     return page(resource, [pod_state(pod) for pod in pods], datetime.now(UTC))

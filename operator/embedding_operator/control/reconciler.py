@@ -15,6 +15,7 @@ from embedding_operator.act import events
 from embedding_operator.act.apply import Applier
 from embedding_operator.act.events import Notice, Throttle
 from embedding_operator.act.outcome import Change, Outcome, after
+from embedding_operator.act.repairs import Repairs
 from embedding_operator.act.status import write_status
 from embedding_operator.api import EmbeddingService, parse
 from embedding_operator.api.constants import RUNTIME_PORT
@@ -23,7 +24,7 @@ from embedding_operator.cluster import ClusterClient, ClusterError, NotLeading
 from embedding_operator.control.consequences import consequence, retry_delay
 from embedding_operator.control.plan import OperatorIdentity, Plan, plan
 from embedding_operator.control.queue import Key, WorkQueue
-from embedding_operator.errors import InvalidSpec, OperatorError
+from embedding_operator.errors import InvalidSpec, OperatorError, Waiting
 from embedding_operator.judge.conditions import NOT_OBSERVED, Truth, Verdict
 from embedding_operator.judge.reasons import Reason
 from embedding_operator.judge.status import Judgement, Memory, judge
@@ -104,6 +105,7 @@ class Reconciler:
     now: Callable[[], datetime]
     manage_monitoring: bool = False
     throttle: Throttle = field(default_factory=Throttle)
+    repairs: Repairs = field(default_factory=Repairs)
     _memory: dict[Key, Memory] = field(default_factory=dict)
     _waits: dict[Key, tuple[float, Verdict | None]] = field(default_factory=dict)
     """By service that is not settled: the last wait, and the verdict it began with."""
@@ -132,6 +134,7 @@ class Reconciler:
         self._waits.pop(key, None)
         self.applier.forget(key)
         self.throttle.forget(key)
+        self.repairs.forget(key)
         self.observer.poller.forget(key)
         self.queue.forget(key)
         try:
@@ -145,6 +148,7 @@ class Reconciler:
         self._waits.clear()
         self.applier.clear()
         self.throttle.clear()
+        self.repairs.clear()
         self.observer.poller.clear()
         self.metrics.service_ready.clear()
 
@@ -162,7 +166,7 @@ class Reconciler:
         service, snapshot = sight.service, sight.snapshot
         outcome = Outcome()
         if sight.plan is not None:
-            outcome = await self._act(sight.plan, snapshot)
+            outcome = await self._act(key, sight.plan, snapshot)
             snapshot = after(snapshot, outcome.changes)
         errors = [error for error in (*outcome.failures, sight.error) if error is not None]
         error = Outcome((), tuple(errors)).failure
@@ -213,8 +217,12 @@ class Reconciler:
             wanted.children, sight.snapshot, hand_over=wanted.hand_over
         )
 
-    async def _act(self, wanted: Plan, snapshot: Snapshot) -> Outcome:
+    async def _act(self, key: Key, wanted: Plan, snapshot: Snapshot) -> Outcome:
+        hold = self.repairs.held(key, snapshot.generation, snapshot.now)
+        if hold is not None and self.applier.is_needed(wanted.children, snapshot, hand_over=wanted.hand_over):
+            return Outcome((), (Waiting(hold.message, reason=Reason.RETRYING.value, seconds=hold.seconds),))
         outcome = await self.applier.apply(wanted.children, snapshot, hand_over=wanted.hand_over)
+        self.repairs.note(key, snapshot.generation, outcome.changes, snapshot.now)
         for change in outcome.changes:
             if change.live is not None:
                 resource = BY_KIND[change.live["apiVersion"], change.live["kind"]]

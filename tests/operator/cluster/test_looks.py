@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from embedding_operator.act.apply import Applier
+from embedding_operator.act.repairs import MOST
 from embedding_operator.api.kinds import EMBEDDING_SERVICES
 from embedding_operator.cluster import ClusterClient
 from embedding_operator.control.operator import identity_of_operator, utc_now
@@ -44,7 +45,11 @@ GROUPS = {
     "horizontalpodautoscalers": "autoscaling",
     "poddisruptionbudgets": "policy",
     "networkpolicies": "networking.k8s.io",
+    "servicemonitors": "monitoring.coreos.com",
+    "prometheusrules": "monitoring.coreos.com",
+    "configmaps": "",
 }
+NOT_INSTALLED = ("servicemonitors", "prometheusrules")
 MODEL = {"model": {"persistentVolumeClaim": {"claimName": "models"}}, "accelerator": {"type": "None"}}
 RUNS = {
     **PLAYED,
@@ -94,12 +99,12 @@ class Namespace:
             asked = ("auth", "can-i", "patch", f"{resource}.{group}".rstrip("."), user, "--namespace", self.name)
             return self.cluster.kubectl(*asked, check=False).stdout.strip() == "yes"
 
-        plain = [resource for resource in GROUPS if "/" not in resource]
+        plain = [resource for resource in GROUPS if "/" not in resource and resource not in NOT_INSTALLED]
         expected = {resource: resource not in without for resource in plain}
         self.cluster.wait_until(lambda: {it: may(it) for it in plain} == expected, "the rights count", timeout=30)
 
     @contextlib.asynccontextmanager
-    async def operator(self) -> AsyncIterator[Reconciler]:
+    async def operator(self, *, monitoring: bool = False) -> AsyncIterator[Reconciler]:
         """A reconciler that looks live, as one does whose watches do not deliver."""
         document = yaml.safe_load(self.cluster.kubeconfig.read_text())
         token = self.cluster.kubectl("create", "token", "operator", "--namespace", self.name).stdout.strip()
@@ -123,16 +128,19 @@ class Namespace:
                     rhythm=Rhythm(poll=1.0, progress=0.2),
                     instance="test",
                     now=utc_now,
+                    manage_monitoring=monitoring,
                 )
             finally:
                 await poller.aclose()
                 await endpoints.aclose()
 
-    def look(self, until: Callable[[dict[str, Any]], bool] = bool, timeout: float = 30) -> dict[str, Any]:
+    def look(
+        self, until: Callable[[dict[str, Any]], bool] = bool, timeout: float = 30, *, monitoring: bool = False
+    ) -> dict[str, Any]:
         """Reconcile until the status is so; the status."""
 
         async def looks() -> dict[str, Any]:
-            async with self.operator() as operator:
+            async with self.operator(monitoring=monitoring) as operator:
                 deadline = time.monotonic() + timeout
                 while True:
                     await operator.handle((self.name, "minilm"))
@@ -345,3 +353,55 @@ def test_what_a_policy_refuses_is_no_missing_right(place: Namespace) -> None:
     finally:
         for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
             place.cluster.kubectl("delete", kind, name)
+
+
+def test_a_kind_that_is_not_installed_is_said_and_keeps_nothing_else_waiting(place: Namespace) -> None:
+    """Trying again and again, as after a failed request, would say nothing of what to do."""
+    place.grant()
+    place.apply({**MODEL, "suspend": True, "monitoring": {"serviceMonitor": {"enabled": True}}})
+    status = place.look(reason("Applied", "Refused"), monitoring=True)
+    message = condition(status, "Applied")["message"]
+    assert "ServiceMonitor/minilm: the cluster does not have this kind of object" in message
+    assert place.cluster.get("deployment", "minilm", place.name) is not None
+
+
+def test_a_child_that_somebody_holds_back_is_named_and_holds_up_no_other(place: Namespace) -> None:
+    place.grant()
+    place.apply({**MODEL, "suspend": True})
+    place.look(reason("Ready", "Suspended"))
+    hold = ("patch", "pdb", "minilm", "--namespace", place.name, "--type=merge", "--patch")
+    place.cluster.kubectl(*hold, '{"metadata": {"finalizers": ["example.com/audit"]}}')
+    try:
+        place.cluster.kubectl("delete", "pdb", "minilm", "--namespace", place.name, "--wait=false")
+        place.cluster.kubectl("delete", "service", "minilm", "--namespace", place.name)
+        status = place.look(reason("Applied", "WaitingForDeletion"))
+        assert (
+            "PodDisruptionBudget/minilm (held by the finalizer example.com/audit)"
+            in (condition(status, "Applied")["message"])
+        )
+        assert place.cluster.get("service", "minilm", place.name) is not None
+    finally:
+        place.cluster.kubectl(*hold, '{"metadata": {"finalizers": null}}')
+    place.look(reason("Applied", "Applied"))
+
+
+def test_a_race_with_another_controller_is_ended_and_told(place: Namespace) -> None:
+    place.grant()
+    place.apply({**MODEL, "suspend": True})
+    place.look(reason("Ready", "Suspended"))
+    back = '{"spec": {"selector": {"embedding-operator.io/service": "another"}}}'
+
+    async def race() -> int:
+        async with place.operator() as operator:
+            for rounds in range(2 * MOST):
+                place.cluster.kubectl("patch", "service", "minilm", "--namespace", place.name, "--patch", back)
+                await operator.handle((place.name, "minilm"))
+                service = place.cluster.get("service", "minilm", place.name) or {}
+                if service["spec"]["selector"]["embedding-operator.io/service"] == "another":
+                    return rounds
+            return -1
+
+    assert asyncio.run(race()) == MOST
+    status = (place.cluster.get("embeddingservice", "minilm", place.name) or {})["status"]
+    assert condition(status, "Applied")["status"] == "False"
+    assert "of Service/minilm back all the time" in condition(status, "Applied")["message"]
