@@ -55,10 +55,10 @@ Support bundle of embedding-operator, made {moment} by embedding-operator {versi
                                     (previous), and what the runtime itself answers: ready, manifest, metrics
   operator/                         the operator's Deployment, Lease, Pods, logs and metrics
 
-Secrets were not read: what refers to one shows its name. Literal values of variables and keys whose names look secret,
-bearer tokens, passwords in URLs and private keys were replaced by (redacted), wherever they appear. Names of models,
-images, hosts and users, and whatever programs wrote into their logs otherwise, are as they were: look through the
-bundle before you give it away.
+Secrets were not read: what refers to one shows its name. Literal values of variables, flags, annotations, entries and
+headers whose names look secret, tokens of known kinds, passwords in URLs and private keys were replaced by (redacted),
+wherever they appear. Names of models, images, hosts and users, and whatever programs wrote into their logs otherwise,
+are as they were: look through the bundle before you give it away. Of each log the last lines are here, 2 MiB at most.
 
 {missing}
 """
