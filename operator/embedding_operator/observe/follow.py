@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
 """After an error, and after a watch that ended at once; doubled each time until something worked."""
-LONGEST_RETRY_SECONDS = 30.0
+LONGEST_RETRY_SECONDS = 15.0
 SHORT_WATCH_SECONDS = 1.0
 """A watch that ends earlier and told nothing was no watch."""
 RELIST_SECONDS = 300.0

@@ -157,6 +157,8 @@ class Scope:
     """Whether what is known was complete and has been followed since."""
     listed: bool = False
     """Whether everything has been seen once."""
+    forbidden: str | None = None
+    """Why this kind may not be read, in the API server's words, as long as that is its answer."""
 
     def keep(self, keys: Set[Key], version: str) -> None:
         for key, entry in list(self.shelf.entries.items()):
@@ -164,6 +166,7 @@ class Scope:
             if self.namespace in (None, key[0]) and key not in keys and not is_newer(entry.version, version):
                 self.shelf.drop(key)
         self.filled = self.listed = True
+        self.forbidden = None
 
     def put(self, live: Object, *, gone: bool = False) -> None:
         if gone:
@@ -180,8 +183,10 @@ class Scope:
             for key in [key for key in self.shelf.entries if self.namespace in (None, key[0])]:
                 self.shelf.drop(key)
             self.filled = self.listed = True
+            self.forbidden = None
         elif error.status != 410:
             self.filled = False
+            self.forbidden = error.message if error.forbidden else None
 
 
 class Mirror:
@@ -208,13 +213,20 @@ class Mirror:
         }
 
     def fresh(self, namespace: str) -> bool:
-        """Whether everything of this namespace has been listed and all its watches were heard lately."""
+        """Whether everything of this namespace that may be read has been listed and all its watches were heard lately.
+        Of kinds that may not be read, `unread` tells."""
         now = self._clock()
         return all(
-            scope.filled and now - scope.heard_at < scope.limit
-            for (_, where), scope in self.scopes.items()
+            (scope.filled or (scope.forbidden is not None and kind is not EMBEDDING_SERVICES))
+            and now - scope.heard_at < scope.limit
+            for (kind, where), scope in self.scopes.items()
             if where in (None, namespace)
         )
+
+    def unread(self, resource: Resource, namespace: str) -> str | None:
+        """Why objects of this kind may not be read there; None when they may."""
+        scopes = (self.scopes.get((resource, where)) for where in (None, namespace))
+        return next((scope.forbidden for scope in scopes if scope is not None and scope.forbidden is not None), None)
 
     def ages(self) -> dict[str, float]:
         """Plural of each kind -> seconds since its quietest watch was heard."""

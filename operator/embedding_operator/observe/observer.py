@@ -74,6 +74,9 @@ class Observer:
         self, kind: Resource, namespace: str, name: str, unread: dict[tuple[str, str], str], *, live: bool
     ) -> ClusterObject | None:
         if not live:
+            if (why := self.mirror.unread(kind, namespace)) is not None:
+                unread[kind.api_version, kind.kind] = why
+                return None
             return self.mirror.get(kind, namespace, name)
         try:
             found = await self.cluster.get(kind, namespace, name)
@@ -88,7 +91,11 @@ class Observer:
         self, namespace: str, name: str, unread: dict[tuple[str, str], str], *, live: bool
     ) -> tuple[PodState, ...]:
         # Pods are only looked at, never written: where they are followed, there is no need to list them.
-        if live and not self.mirror.fresh(namespace):
+        why = self.mirror.unread(PODS, namespace)
+        if not live and why is not None:
+            unread[PODS.api_version, PODS.kind] = why
+            return ()
+        if live and (why is not None or not self.mirror.fresh(namespace)):
             try:
                 objects, _ = await self.cluster.list(PODS, namespace, labels=f"{SERVICE_LABEL}={name}")
             except ClusterError as error:

