@@ -21,8 +21,8 @@ _SECRET_NAME: Final = re.compile(
     re.I,
 )
 _COUNT: Final = re.compile(
-    r"(max|min|num|batch|queued?|input|output|prompt|budget|limit|count|total|per|window)[-_.a-z]*token"
-    r"|tokens?[-_.]?(per|limit|budget|count|total|seconds?)",
+    r"(?<![a-z])(?:(?:max|min|num|batch|queued?|input|output|prompt|budget|limit|count|total|per|window)[-_.]?)+tokens?"
+    r"|tokens?[-_.]?(?:per|limit|budget|count|total|seconds?|ids?|types?|len(?:gth)?s?)",
     re.I,
 )
 """Tokens of texts, of which this product has many."""
@@ -97,6 +97,11 @@ def looks_secret(name: str, value: object = None) -> bool:
     return _PLURAL.search(name) is None or not str(value).strip().isdecimal()
 
 
+def _replacement(match: re.Match[str]) -> str:
+    kept = match["keep"]
+    return match[0] if _COUNT.search(kept) is not None else f"{kept}{REDACTED}"
+
+
 def _structured(text: str) -> Any:
     """The object or list that a text is as JSON, or None."""
     if not text.lstrip().startswith(("{", "[")):
@@ -143,7 +148,7 @@ class Redactor:
         for value in sorted(self._known, key=len, reverse=True):
             text = text.replace(value, REDACTED)
         for pattern in _IN_TEXT:
-            text = pattern.sub(lambda match: f"{match['keep']}{REDACTED}", text)
+            text = pattern.sub(_replacement, text)
         return text
 
     def object(self, node: Any) -> Any:

@@ -83,6 +83,10 @@ def test_secrets_in_texts(text: str, rest: str) -> None:
         '{"max_input_tokens": 256, "dimensions": 384}',
         "2026-11-20 loaded sentence-transformers/all-MiniLM-L6-v2 in 3.2 s",
         "http://minilm.search.svc:8000/v1",
+        "batch of 31 items, token_budget=16384 token_count: 15990, longest 512 tokens",
+        "Some weights were not used: token_type_ids=1, tokenizer: BertTokenizerFast",
+        "became the leader  lease=embedding-operator  service=search/minilm",
+        "GET http://10.0.0.1:8000/v1/health/ready 200, next in 3.0 s; see user@example.com",
     ],
 )
 def test_everything_else_stays(text: str) -> None:
@@ -130,10 +134,21 @@ SECRETS = st.text("abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789._~+
 NAMES = st.one_of(
     st.sampled_from(["API_KEY", "HUB_TOKENS", "HF_TOKEN", "DB_PASSWORD", "MYSQL_PASS", "CLIENT_SECRET", "license_key"]),
     st.sampled_from(["apiKey", "client-keys", "authToken", "AWS_SECRET_ACCESS_KEY", "my.private-key", "signingKey"]),
-    st.sampled_from(["SERVICE_CREDENTIALS", "session-cookie"]),
+    st.sampled_from(["SERVICE_CREDENTIALS", "session-cookie", "account_token", "HELPER_TOKEN", "max_user_token"]),
 )
 WORDS = st.sampled_from(
-    ["api-key", "api_key", "apikey", "password", "passwd", "auth-token", "access-key", "client-secret", "db-password"]
+    [
+        "account-token",
+        "api-key",
+        "api_key",
+        "apikey",
+        "password",
+        "passwd",
+        "auth-token",
+        "access-key",
+        "client-secret",
+        "db-password",
+    ]
 )
 TEXTS = [
     "before {scheme}://:{secret}@cache:6379/0 after",
