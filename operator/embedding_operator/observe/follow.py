@@ -65,6 +65,7 @@ async def follow(
     """
     said, failures = "", 0
     while True:
+        began = float("inf")
         try:
             version, found = "", set[Key]()
             async for page, moment in cluster.pages(resource, namespace, labels=labels, size=PAGE_SIZE):
@@ -99,6 +100,8 @@ async def follow(
             if error.message != said and error.status != 410:
                 log.warning("cannot follow %s in %s: %s", resource.plural, namespace or "all namespaces", error.message)
                 said = error.message
+            if time.monotonic() - began >= SHORT_WATCH_SECONDS:
+                failures = 0  # it worked for a while: what came meanwhile must not wait
             longest = max(RETRY_SECONDS, min(LONGEST_RETRY_SECONDS, watch_seconds / 2))
             delay = min(RETRY_SECONDS * 2.0 ** min(failures, 10), longest)
             failures += 1

@@ -40,6 +40,8 @@ async def api_server(watches: list[list[dict[str, Any]]], lists: list[list[str]]
         for event in watches.pop(0) if watches else [{"type": "WAIT"}]:
             if event["type"] == "WAIT":
                 await over.wait()
+            elif event["type"] == "PAUSE":
+                await asyncio.sleep(0.1)
             else:
                 await response.write(json.dumps(event).encode() + b"\n")
         return response
@@ -122,5 +124,28 @@ def test_watches_that_end_at_once_are_no_watches_and_no_storm(monkeypatch: pytes
         assert {error.reason for error in seen.errors} == {"EndedAtOnce"}
         # Only the lists were heard.
         assert seen.heard_times == seen.lists
+
+    asyncio.run(scenario())
+
+
+def test_watches_that_break_off_after_a_while_are_begun_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load balancer that ends idle connections: the pause must not grow, for nothing is seen in it."""
+    monkeypatch.setattr(following_module, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(following_module, "SHORT_WATCH_SECONDS", 0.05)
+    broken = {"kind": "Status", "code": 500, "reason": "InternalError", "message": "broken off"}
+
+    async def scenario() -> None:
+        seen = Seen(awaited="never")
+        watches: list[list[dict[str, Any]]] = [[{"type": "PAUSE"}, {"type": "ERROR", "object": broken}]] * 100
+        async with api_server(watches, [["a"]]) as client:
+            following = asyncio.create_task(follow(client, CONFIG_MAPS, None, seen))
+            try:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(seen.done.wait(), 2)
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+        # One round takes 0.1 s and a pause of at most 0.03 s. With pauses that grow, six rounds take 1.3 s at least.
+        assert seen.lists >= 8
 
     asyncio.run(scenario())
