@@ -9,10 +9,12 @@ from typing import Any, Final
 
 from embedding_operator.api.kinds import DEPLOYMENTS
 from embedding_operator.cluster import ClusterClient, ClusterError
+from embedding_operator.control.operator import POD_LABELS
 from embedding_operator.control.plan import OperatorIdentity
 from embedding_operator.judge.decisions import RuntimeDefaults
 
-OPERATOR_LABEL: Final = "app.kubernetes.io/name=embedding-operator"
+OPERATOR_LABEL: Final = ",".join(f"{name}={value}" for name, value in POD_LABELS.items())
+"""Whatever name the release was given."""
 CONTAINER: Final = "operator"
 _IMAGE: Final = "EMBEDDING_OPERATOR_RUNTIME_IMAGE"
 _POLICY: Final = "EMBEDDING_OPERATOR_RUNTIME_IMAGE_PULL_POLICY"
