@@ -104,16 +104,17 @@ class NoSuchKind(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("command", [["status", "minilm"], ["support-bundle", "minilm"]])
 def test_a_cluster_without_the_definition_is_not_taken_for_one_without_services(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+    tmp_path: Path, command: list[str]
 ) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), NoSuchKind) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         kubeconfig = kubeconfig_of(tmp_path, f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        result = run(application, command)
+        program = str(Path(sys.executable).with_name("embedding-operator"))
+        environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        done = subprocess.run([program, *command], env=environment, text=True, capture_output=True, check=False)
         server.shutdown()
-    assert result.exit_code == 69, result.output
-    assert "is the operator's CustomResourceDefinition installed in this cluster?" in result.output
+    assert done.returncode == 69, done.stderr
+    assert "is the operator's CustomResourceDefinition installed in this cluster?" in done.stderr
 
 
 def test_a_taken_port_is_said_in_one_line(tmp_path: Path) -> None:
