@@ -199,3 +199,24 @@ def test_what_changed_overtakes_routine_but_does_not_starve_it() -> None:
         assert queue.depth == 0
 
     asyncio.run(main())
+
+
+def test_what_was_superseded_takes_no_room() -> None:
+    """A busy service is told of again and again, each time before its routine look is due."""
+
+    async def scenario(queue: WorkQueue) -> None:
+        keys = [("ns", str(index)) for index in range(10)]
+        for _ in range(1000):
+            for key in keys:
+                queue.add(key, 300.0)
+                queue.add(key, urgent=True)
+            for _ in keys:
+                queue.done(await queue.take(), 300.0)
+            for key in keys:
+                queue.add(key, urgent=True)
+                queue.add(key, urgent=True)
+        assert sum(map(len, queue._heaps)) < 200
+        taken = [await queue.take() for _ in keys]
+        assert sorted(taken) == keys
+
+    run(scenario)
