@@ -14,7 +14,7 @@ from typing import Any
 from embedding_operator.api.constants import SERVICE_LABEL
 from embedding_operator.api.kinds import EMBEDDING_SERVICES, PODS, Resource, child_kinds
 from embedding_operator.cluster import ClusterClient, ClusterError
-from embedding_operator.control.queue import Key
+from embedding_operator.control.queue import Key, Urgency
 from embedding_operator.control.watchdog import Deliveries, Silence
 from embedding_operator.control.watches import Sinks, watch_for_ever
 from embedding_operator.observe.follow import PAGE_SIZE, follow, key_of
@@ -41,12 +41,16 @@ def watch_limits(settings: Settings) -> dict[Resource, float]:
 class Sources:
     """Fills the mirror, on every replica, so that a new leader starts with a warm picture.
 
-    `enqueue` is told what to look at, in how many seconds, and whether something changed. `watch` and `resync` run
+    `enqueue` is told what to look at, in how many seconds, and how urgently. `watch` and `resync` run
     until they are cancelled.
     """
 
     def __init__(
-        self, settings: Settings, cluster: ClusterClient, metrics: Metrics, enqueue: Callable[[Key, float, bool], None]
+        self,
+        settings: Settings,
+        cluster: ClusterClient,
+        metrics: Metrics,
+        enqueue: Callable[[Key, float, Urgency], None],
     ) -> None:
         self.settings = settings
         self.cluster = cluster
@@ -69,7 +73,7 @@ class Sources:
 
     def on_news(self, key: Key) -> None:
         """Something changed about this service."""
-        self._enqueue(key, COALESCE_SECONDS, True)
+        self._enqueue(key, COALESCE_SECONDS, Urgency.NEWS)
 
     def silence(self, *, answered_ago: float) -> Silence:
         """For how long nothing was heard; `answered_ago` is since when the API server answered anything."""
@@ -105,7 +109,11 @@ class Sources:
         """What kopf delivered of an EmbeddingService."""
         scope.heard()
         self._deliveries.event(live, gone=kind == "DELETED")
+        key = key_of(live)
+        known = self.mirror.get(EMBEDDING_SERVICES, *key)
         scope.put(live, gone=kind == "DELETED")
+        if known is not None and known["metadata"]["generation"] < live["metadata"]["generation"]:
+            self._enqueue(key, COALESCE_SECONDS, Urgency.ASKED)
 
     async def resync(self) -> None:
         """List all services once per period: whatever a watch lost is found again."""
@@ -137,7 +145,7 @@ class Sources:
                 continue
             scope.keep(listed.keys())
             for key in listed:
-                self._enqueue(key, spread * random.random(), False)  # noqa: S311 - jitter
+                self._enqueue(key, spread * random.random(), Urgency.ROUTINE)  # noqa: S311 - jitter
             self._checks[namespace] = asyncio.create_task(self._check_deliveries(namespace, listed))
         if complete:
             self.metrics.last_resync.set(time.time())
