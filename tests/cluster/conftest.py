@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster, DevclusterError
+from tests.cluster.replay import EVERYWHERE, record
 from tests.cluster.services import OPERATOR_NAMESPACE, RELEASE, Services
 
 CHART = Path(__file__).parents[2] / "charts" / "embedding-operator"
@@ -18,7 +19,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Cluster) -> Cluster:
+def operator(cluster: Cluster) -> Iterator[Cluster]:
     """The shared cluster with the operator installed, two replicas of it, in a restricted namespace."""
     namespace = {
         "apiVersion": "v1",
@@ -38,7 +39,9 @@ def operator(cluster: Cluster) -> Cluster:
     except DevclusterError as error:
         logs = cluster.kubectl("logs", f"deployment/{RELEASE}", "-n", OPERATOR_NAMESPACE, "--tail=30", check=False)
         raise DevclusterError(f"{error}\n{cluster.overview()}\n{logs.stdout}") from error
-    return cluster
+    yield cluster
+    # Tests switch the metrics API on and off.
+    record(cluster, EVERYWHERE, {"metricsApi.enabled": True})
 
 
 @pytest.fixture

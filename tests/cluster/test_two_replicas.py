@@ -21,6 +21,7 @@ from kubernetes.dynamic import DynamicClient
 
 from devcluster import Cluster, ClusterSettings
 from tests.cluster.conftest import CHART, check_told
+from tests.cluster.replay import EVERYWHERE, deliberately_refused, record
 from tests.cluster.replicas import Replica, now, reigns, requests, usurpations, writers
 from tests.cluster.services import OPERATOR_NAMESPACE, RELEASE, Services, service
 from tests.cluster_fixture import images_of
@@ -45,6 +46,7 @@ def own() -> Iterator[Cluster]:
         cluster.helm("install", RELEASE, str(CHART), *scope)
         cluster.kubectl("create", "namespace", "work")
         yield cluster
+        record(cluster, EVERYWHERE, {})
 
 
 @pytest.fixture(scope="module")
@@ -201,16 +203,17 @@ def test_an_api_server_that_refuses_and_comes_back_makes_no_second_writer(
     with drift(own, names):
         work.wait("the leader writes", lambda: written_by(own, leader, began))
         restarts = own.state.components["kube-apiserver"].restarts
-        own.signal_component("kube-apiserver", signal.SIGKILL)
-        killed = now()
-        own.wait_until(
-            lambda: (
-                own.state.components["kube-apiserver"].restarts > restarts
-                and own.kubectl("get", "--raw", "/readyz", check=False).returncode == 0
-            ),
-            "the API server is back",
-            timeout=60,
-        )
+        with deliberately_refused(own):  # one that begins knows no roles yet
+            own.signal_component("kube-apiserver", signal.SIGKILL)
+            killed = now()
+            own.wait_until(
+                lambda: (
+                    own.state.components["kube-apiserver"].restarts > restarts
+                    and own.kubectl("get", "--raw", "/readyz", check=False).returncode == 0
+                ),
+                "the API server is back",
+                timeout=60,
+            )
         work.wait(
             "one of them writes again",
             lambda: any(written_by(own, replica, killed + 1) for replica in pair.values()),
@@ -281,22 +284,24 @@ def test_a_missing_right_is_named(own: Cluster, pair: dict[str, Replica], work: 
         if "services" in rule["resources"]
     ]
     plain = {"apiVersion": role["apiVersion"], "kind": role["kind"], "metadata": {"name": RELEASE}}
-    own.apply({**plain, "rules": [*rules, *(rule for rule in narrowed if rule["resources"])]})
-    try:
-        own.wait_until(
-            lambda: (
-                own.kubectl("auth", "can-i", "patch", "services", f"--as={_user()}", check=False).stdout.strip() == "no"
-            ),
-            "the right is gone",
-        )
-        work.apply(service("barred", suspend=True))
-        condition = work.wait_reason("Forbidden", kind="Applied", name="barred")
-        assert "services" in condition["message"]
-        assert work.condition("Stalled", "barred")["status"] == "True"
-    finally:
-        own.apply({**plain, "rules": role["rules"]})
-    # Given back, it recovers by the resync; nobody has to touch the resource.
-    work.wait_reason("Suspended", name="barred", timeout=60)
+    with deliberately_refused(own):
+        own.apply({**plain, "rules": [*rules, *(rule for rule in narrowed if rule["resources"])]})
+        try:
+            own.wait_until(
+                lambda: (
+                    own.kubectl("auth", "can-i", "patch", "services", f"--as={_user()}", check=False).stdout.strip()
+                    == "no"
+                ),
+                "the right is gone",
+            )
+            work.apply(service("barred", suspend=True))
+            condition = work.wait_reason("Forbidden", kind="Applied", name="barred")
+            assert "services" in condition["message"]
+            assert work.condition("Stalled", "barred")["status"] == "True"
+        finally:
+            own.apply({**plain, "rules": role["rules"]})
+        # Given back, it recovers by the resync; nobody has to touch the resource.
+        work.wait_reason("Suspended", name="barred", timeout=60)
 
 
 def _user() -> str:
