@@ -27,7 +27,7 @@ def operator(cluster: Cluster) -> Iterator[Cluster]:
         "metadata": {"name": OPERATOR_NAMESPACE, "labels": RESTRICTED},
     }
     cluster.apply(namespace)
-    settings = {"PROGRESS_SECONDS": "0.5", "POLL_SECONDS": "3", "RESYNC_SECONDS": "20"}
+    settings = {"PROGRESS_SECONDS": "0.5", "POLL_SECONDS": "3", "RESYNC_SECONDS": "20", "METRICS_API_READ_SECONDS": "1"}
     extra = [{"name": f"EMBEDDING_OPERATOR_{name}", "value": value} for name, value in settings.items()]
     # Other suites that share the cluster may have applied the CustomResourceDefinition before.
     scope = [f"--namespace={OPERATOR_NAMESPACE}", "--take-ownership"]
