@@ -30,7 +30,8 @@ class Proxy:
     context: ssl.SSLContext
     requests: list[tuple[str, bool]] = field(default_factory=list)
     """Path, and whether it is a watch, of every request so far."""
-    port: int = 0
+    port: int = field(default=0, init=False)
+    _session: aiohttp.ClientSession = field(init=False)
     _silent: set[str] = field(default_factory=set)
     """Watched paths; nothing that comes on watches begun before is passed on."""
     _begun: dict[str, int] = field(default_factory=dict)
@@ -50,9 +51,8 @@ class Proxy:
         self.requests.append((request.path, watch))
         number = self.count(request.path, watch=watch)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
-        session: aiohttp.ClientSession = request.app["session"]
         body = await request.read()
-        async with session.request(
+        async with self._session.request(
             request.method, f"{self.server}{request.path_qs}", headers=headers, data=body
         ) as answer:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
@@ -72,8 +72,7 @@ class Proxy:
         connector = aiohttp.TCPConnector(ssl=self.context, limit=0)
         async with aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=1 << 24
-        ) as session:
-            application["session"] = session
+        ) as self._session:
             application.router.add_route("*", "/{path:.*}", self.answer)
             runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=0.1)
             await runner.setup()

@@ -146,10 +146,16 @@ class Sources:
             scope.keep(listed.keys())
             for key in listed:
                 self._enqueue(key, spread * random.random(), Urgency.ROUTINE)  # noqa: S311 - jitter
-            self._checks[namespace] = asyncio.create_task(self._check_deliveries(namespace, listed))
+            self._begin_check(namespace, listed)
         if complete:
             self.metrics.last_resync.set(time.time())
         return complete
+
+    def _begin_check(self, namespace: str | None, listed: dict[Key, str]) -> None:
+        """Only one at a time: a check forgets what was deleted meanwhile, and a later list may have had that still."""
+        running = self._checks.get(namespace)
+        if running is None or running.done():
+            self._checks[namespace] = asyncio.create_task(self._check_deliveries(namespace, listed))
 
     async def _check_deliveries(self, namespace: str | None, listed: dict[Key, str]) -> None:
         """Whether kopf delivered what a list has shown; a watch that did not is begun anew."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from embedding_operator.api.kinds import EMBEDDING_SERVICES
 from embedding_operator.cluster import ClusterClient
+from embedding_operator.control import sources as module
 from embedding_operator.control.queue import Key, Urgency
 from embedding_operator.control.sources import Sources
 from embedding_operator.settings import Settings
@@ -49,5 +51,28 @@ def test_a_changed_spec_is_asked_for_and_a_written_status_is_not() -> None:
                 told.clear()
                 sources._event(scope, kind, live)
                 assert told == urgencies, kind
+
+    asyncio.run(main())
+
+
+def test_what_was_deleted_between_two_lists_is_not_held_against_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lists were closer together than the time that a watch is given to deliver."""
+    monkeypatch.setattr(module, "DELIVERY_SECONDS", 0.05)
+
+    async def main() -> None:
+        async with ApiClient(Configuration(host="http://127.0.0.1:1")) as api:
+            sources = Sources(Settings(), ClusterClient(api), Metrics(), lambda key, delay, urgency: None)
+            scope = sources.mirror.scopes[EMBEDDING_SERVICES, None]
+            sources._begin_check(None, {})
+            sources._event(scope, "ADDED", delivered(5, 1))
+            sources._begin_check(None, {("search", "minilm"): "5"})
+            sources._event(scope, "DELETED", delivered(6, 1))
+            for _ in range(2):
+                await asyncio.gather(*(it for it in asyncio.all_tasks() if it is not asyncio.current_task()))
+                assert not sources._stalled[None].is_set()
+            # What a list has and the watch does not deliver is still found out.
+            sources._begin_check(None, {("search", "missed"): "7"})
+            await sources._checks[None]
+            assert sources._stalled[None].is_set()
 
     asyncio.run(main())
