@@ -194,7 +194,7 @@ def test_kubectl_wait_right_after_an_update_waits_for_that_update(services: Serv
         env = [{"name": "ROUND", "value": str(number)}]
         return service(runtime={"bundled": {"image": STAND_IN}, "env": env, "drainTimeoutSeconds": 0})
 
-    for number in range(4):
+    for number in range(3):
         services.apply(applied(number))
         services.wait_ready()  # `kubectl wait`, without anything between it and the apply
         resource = services.resource()

@@ -24,7 +24,7 @@ from devcluster import Cluster, ClusterSettings
 from tests.cluster.conftest import CHART, check_told
 from tests.cluster.replay import EVERYWHERE, deliberately_refused, record
 from tests.cluster.replicas import Replica, Request, now, reigns, requests, usurpations, writers
-from tests.cluster.services import OPERATOR_NAMESPACE, RELEASE, Services, service
+from tests.cluster.services import LABEL, OPERATOR_NAMESPACE, RELEASE, Services, service
 from tests.cluster_fixture import images_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -88,7 +88,10 @@ def leading(cluster: Cluster, pair: dict[str, Replica]) -> tuple[Replica, Replic
 def work(request: pytest.FixtureRequest, own: Cluster) -> Iterator[Services]:
     services = Services(own, "work")
     yield services
-    own.kubectl("delete", "emb", "--all", "--namespace", "work", "--wait=false")
+    own.kubectl("delete", "emb", "--all", "--namespace", "work")
+    # The garbage collector learns of new kinds every 30 seconds only, too late for the first test.
+    children = ("deployments,services,pdb", f"--selector={LABEL}", "--namespace=work")
+    own.kubectl("delete", *children, "--wait=false")
     own.wait_until(lambda: not own.objects("deployments,pods", "work"), "the namespace is empty", timeout=60)
     check_told(request, services)
 
