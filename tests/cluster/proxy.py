@@ -32,15 +32,12 @@ class Proxy:
     """Path, and whether it is a watch, of every request so far."""
     port: int = field(default=0, init=False)
     _session: aiohttp.ClientSession = field(init=False)
-    _silent: set[str] = field(default_factory=set)
-    """Watched paths; nothing that comes on watches begun before is passed on."""
     _begun: dict[str, int] = field(default_factory=dict)
     """By watched path: how many watches were begun before it fell silent."""
 
     def silence(self, path: str) -> None:
         """From now on the watches of this path that are open deliver nothing. Later ones do."""
         self._begun[path] = self.count(path, watch=True)
-        self._silent.add(path)
 
     def count(self, path: str, *, watch: bool) -> int:
         """How many such requests there were."""
@@ -51,21 +48,26 @@ class Proxy:
         self.requests.append((request.path, watch))
         number = self.count(request.path, watch=watch)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
-        body = await request.read()
-        async with self._session.request(
-            request.method, f"{self.server}{request.path_qs}", headers=headers, data=body
-        ) as answer:
+        # Without a body there must be no Content-Type either: the API server refuses it.
+        body = await request.read() or None
+        url = f"{self.server}{request.path_qs}"
+        async with self._session.request(request.method, url, headers=headers, data=body) as answer:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
             response = web.StreamResponse(status=answer.status, headers=kept)
-            await response.prepare(request)
-            async for chunk in answer.content.iter_any():
-                if watch and request.path in self._silent and number <= self._begun[request.path]:
-                    continue
-                await response.write(chunk)
-            if watch and request.path in self._silent and number <= self._begun[request.path]:
-                await asyncio.sleep(3600)  # not even its end is told
-            await response.write_eof()
+            try:
+                await response.prepare(request)
+                async for chunk in answer.content.iter_any():
+                    if not (watch and self._is_silent(request.path, number)):
+                        await response.write(chunk)
+                if watch and self._is_silent(request.path, number):
+                    await asyncio.sleep(3600)  # not even its end is told
+                await response.write_eof()
+            except ConnectionResetError:
+                pass  # whoever asked has gone
         return response
+
+    def _is_silent(self, path: str, number: int) -> bool:
+        return number <= self._begun.get(path, 0)
 
     async def serve(self, started: threading.Event, stop: asyncio.Event) -> None:
         application = web.Application(client_max_size=1 << 26)

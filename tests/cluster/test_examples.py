@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.replay import deliberately_refused
 from tests.cluster.services import Services
 
 pytestmark = pytest.mark.cluster
@@ -25,17 +26,21 @@ NO_PODS: dict[str, Any] = {
 def test_every_example_is_applied_by_kubectl_and_gets_its_children(services: Services) -> None:
     services.apply(NO_PODS)
     services.wait("the quota counts", lambda: "used" in services.existing("quota", "no-pods").get("status", {}))
-    strict = ("--validate=strict", "--output=json")
-    applied = json.loads(services.kubectl("apply", f"--filename={EXAMPLES}", *strict))["items"]
-    assert len(applied) == len(list(EXAMPLES.glob("*.yaml")))
-    for item in applied:
-        name = item["metadata"]["name"]
-        services.wait_reason("Applied", kind="Applied", name=name)
-        assert services.condition("Accepted", name)["status"] == "True", name
-        for kind in ("deployment", "service", "pdb"):
-            (owner,) = services.existing(kind, name)["metadata"]["ownerReferences"]
-            assert owner["uid"] == item["metadata"]["uid"]
-    # Applied once more, nothing is changed by it.
-    assert {line.split()[-1] for line in services.kubectl("apply", f"--filename={EXAMPLES}").splitlines()} == {
-        "unchanged"
-    }
+    # This release manages no monitoring, which one example asks for: what it is refused is named, the rest is made.
+    with deliberately_refused(services.cluster):
+        strict = ("--validate=strict", "--output=json")
+        applied = json.loads(services.kubectl("apply", f"--filename={EXAMPLES}", *strict))["items"]
+        assert len(applied) == len(list(EXAMPLES.glob("*.yaml")))
+        for item in applied:
+            name, monitoring = item["metadata"]["name"], item["spec"].get("monitoring") or {}
+            monitored = any(part.get("enabled") for part in monitoring.values())
+            condition = services.wait_reason("Forbidden" if monitored else "Applied", kind="Applied", name=name)
+            assert ("servicemonitors" in condition["message"]) == monitored
+            assert services.condition("Accepted", name)["status"] == "True", name
+            for kind in ("deployment", "service", "pdb"):
+                (owner,) = services.existing(kind, name)["metadata"]["ownerReferences"]
+                assert owner["uid"] == item["metadata"]["uid"]
+        # Applied once more, nothing is changed by it.
+        again = services.kubectl("apply", f"--filename={EXAMPLES}").splitlines()
+        assert {line.split()[-1] for line in again} == {"unchanged"}
+        services.kubectl("delete", "emb", "--all")

@@ -62,7 +62,7 @@ class Sources:
         self._enqueue = enqueue
         self._deliveries = Deliveries()
         self._stalled: dict[str | None, asyncio.Event] = defaultdict(asyncio.Event)
-        self._checks: dict[str | None, asyncio.Task[None]] = {}
+        self._checks: set[asyncio.Task[None]] = set()
         for resource in self.limits:
             metrics.watch_age.labels(resource.plural).set_function(partial(self._watch_age, resource.plural))
 
@@ -133,6 +133,7 @@ class Sources:
         for namespace in self.scopes:
             scope = self.mirror.scopes[EMBEDDING_SERVICES, namespace]
             listed: dict[Key, str] = {}
+            before = self._deliveries.count
             try:
                 async for page, _ in self.cluster.pages(EMBEDDING_SERVICES, namespace, size=PAGE_SIZE):
                     for live in page:
@@ -146,21 +147,20 @@ class Sources:
             scope.keep(listed.keys())
             for key in listed:
                 self._enqueue(key, spread * random.random(), Urgency.ROUTINE)  # noqa: S311 - jitter
-            self._begin_check(namespace, listed)
+            self._begin_check(namespace, listed, before)
         if complete:
             self.metrics.last_resync.set(time.time())
         return complete
 
-    def _begin_check(self, namespace: str | None, listed: dict[Key, str]) -> None:
-        """Only one at a time: a check forgets what was deleted meanwhile, and a later list may have had that still."""
-        running = self._checks.get(namespace)
-        if running is None or running.done():
-            self._checks[namespace] = asyncio.create_task(self._check_deliveries(namespace, listed))
+    def _begin_check(self, namespace: str | None, listed: dict[Key, str], before: int) -> None:
+        check = asyncio.create_task(self._check_deliveries(namespace, listed, before))
+        self._checks.add(check)
+        check.add_done_callback(self._checks.discard)
 
-    async def _check_deliveries(self, namespace: str | None, listed: dict[Key, str]) -> None:
+    async def _check_deliveries(self, namespace: str | None, listed: dict[Key, str], before: int) -> None:
         """Whether kopf delivered what a list has shown; a watch that did not is begun anew."""
         await asyncio.sleep(DELIVERY_SECONDS)
-        if self._deliveries.behind(listed, namespace):
+        if self._deliveries.behind(listed, namespace, before):
             self.metrics.watch_restarts.inc()
             self._stalled[namespace].set()
         else:

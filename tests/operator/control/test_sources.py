@@ -63,16 +63,19 @@ def test_what_was_deleted_between_two_lists_is_not_held_against_the_watch(monkey
         async with ApiClient(Configuration(host="http://127.0.0.1:1")) as api:
             sources = Sources(Settings(), ClusterClient(api), Metrics(), lambda key, delay, urgency: None)
             scope = sources.mirror.scopes[EMBEDDING_SERVICES, None]
-            sources._begin_check(None, {})
+            sources._begin_check(None, {}, sources._deliveries.count)
             sources._event(scope, "ADDED", delivered(5, 1))
-            sources._begin_check(None, {("search", "minilm"): "5"})
+            sources._begin_check(None, {("search", "minilm"): "5"}, sources._deliveries.count)
             sources._event(scope, "DELETED", delivered(6, 1))
-            for _ in range(2):
-                await asyncio.gather(*(it for it in asyncio.all_tasks() if it is not asyncio.current_task()))
-                assert not sources._stalled[None].is_set()
+            await asyncio.gather(*sources._checks)
+            assert not sources._stalled[None].is_set()
+            # It is forgotten with the first list that was made after it was deleted.
+            sources._begin_check(None, {}, sources._deliveries.count)
+            await asyncio.gather(*sources._checks)
+            assert not sources._deliveries.versions
             # What a list has and the watch does not deliver is still found out.
-            sources._begin_check(None, {("search", "missed"): "7"})
-            await sources._checks[None]
+            sources._begin_check(None, {("search", "missed"): "7"}, sources._deliveries.count)
+            await asyncio.gather(*sources._checks)
             assert sources._stalled[None].is_set()
 
     asyncio.run(main())
