@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from devcluster import Cluster, ClusterSettings
+from devcluster import Cluster, ClusterSettings, DevclusterError
 from tests.cluster.conftest import CHART, RESTRICTED
-from tests.cluster.replay import MONITORED, NAMESPACED, record
+from tests.cluster.replay import MONITORED, NAMESPACED, granted, judged, reader_of, record
 from tests.cluster.rights import requests_of
 from tests.cluster.services import CPU, OPERATOR_NAMESPACE, OPERATOR_USER, RELEASE, Services, service
 
@@ -119,6 +120,13 @@ def test_every_right_is_used_and_none_is_missing(installed: Services, mode: str)
     exercise(installed)
     if "metricsApi" in MODES[mode]:
         installed.cluster.kubectl("wait", "--for=condition=Available", f"apiservice/{METRICS_API}", "--timeout=60s")
+
+    def idle_rights() -> tuple[str, ...]:
+        events = installed.cluster.audit_events(OPERATOR_USER)
+        return judged(mode, events, granted(MODES[mode], reader_of(installed.cluster))).unused
+
+    with suppress(DevclusterError):  # said in other words below
+        installed.cluster.wait_until(lambda: not idle_rights(), "every watch has begun", timeout=20, period=1)
     found = record(installed.cluster, mode, MODES[mode])
     assert found is not None
     lacking = "\n  ".join(found.missing)
