@@ -170,6 +170,7 @@ def _load_request(settings: Settings) -> LoadRequest:
         device=None if settings.device is Device.AUTO else settings.device.lower(),
         expected_fingerprint=settings.expected_fingerprint,
         threads=settings.threads,
+        workers=settings.workers,
         max_image_bytes=settings.max_image_bytes,
     )
 

@@ -124,7 +124,12 @@ class Settings(BaseSettings):
     )
     device: Device = Field(default=Device.AUTO, description=f"{', '.join(Device)}.")
     threads: int | None = Field(
-        default=None, ge=1, description="Threads that compute a batch on a CPU [the container's processors]."
+        default=None, ge=1, description="Threads that compute on a CPU [the container's processors]."
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Batches computed side by side [on a CPU one per thread, at most 8; on a GPU one].",
     )
     max_wait_milliseconds: float = Field(
         default=10,

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 # Arrivals are added up in slots this long, so that memory does not grow with traffic.
 _SLOTS = 40
 # A batch weighs on the smoothed capacity by its duration; this many seconds of batches replace the old figure.
 _SMOOTHING = 2.0
+
+
+# Parts of the device that run at once add up to all of it, but for rounding.
+_WHOLE = 0.999
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Running:
+    """A batch that runs since `since` on a part of the device (1: all of it). `crowded`: none of it was idle."""
+
+    since: float
+    share: float
+    crowded: bool
 
 
 class LoadMeter:
@@ -19,14 +33,15 @@ class LoadMeter:
     almost as long as a full one. What waits counts for one window at most: a backlog says that capacity is short, but
     not that it is as many times too small as the backlog is old.
 
-    Capacity is tokens per second in full batches. Smaller ones prove only that it is at least as much.
+    Capacity is tokens per second in full batches. Smaller ones prove only that it is at least as much, and so does a
+    batch on a part of the device while the rest was idle: two parts at work are slower each than one alone.
     """
 
     def __init__(self, window: float = 10.0) -> None:
         self._window = window
-        self._batches: deque[tuple[float, float, int]] = deque()
+        self._batches: deque[tuple[float, float, int, float]] = deque()
         self._arrivals: deque[tuple[float, int]] = deque()
-        self._running_since: float | None = None
+        self._running: set[Running] = set()
         self._capacity = 0.0
         self._proven_at: float | None = None
         self.busy_seconds = 0.0
@@ -49,33 +64,33 @@ class LoadMeter:
         self._arrivals.append((slot, tokens))
         self._forget(now)
 
-    def started(self, now: float) -> None:
-        self._running_since = now
+    def started(self, now: float, share: float = 1.0) -> Running:
+        """A batch begins on a share of the device; to be given to `ended`."""
+        running = Running(now, share, crowded=self._share_in_use() + share >= _WHOLE)
+        self._running.add(running)
+        return running
 
-    def ended(self, tokens: int, now: float, *, full: bool) -> None:
+    def ended(self, running: Running, tokens: int, now: float, *, full: bool) -> None:
         """The batch that was started is done. `full`: its budget was used up."""
-        started = now if self._running_since is None else self._running_since
-        self._running_since = None
-        duration = max(now - started, 1e-6)
-        self._batches.append((started, now, tokens))
-        self.busy_seconds += now - started
+        crowded = running.crowded and self._share_in_use() >= _WHOLE
+        self._running.discard(running)
+        duration = max(now - running.since, 1e-6)
+        self._batches.append((running.since, now, tokens, running.share))
+        self.busy_seconds += (now - running.since) * running.share
         self._forget(now)
         speed = tokens / duration
-        if full and self._proven_at is None:
-            self._capacity = speed
-        elif full or speed > self._capacity:
+        if full and crowded:
+            self._prove(speed / running.share, duration * running.share, now)
+        elif speed > self._capacity:
             settled = self._proven_at is not None
             self._capacity += (min(0.5, duration / _SMOOTHING) if settled else 1.0) * (speed - self._capacity)
-        if full:
-            self._proven_at = now
 
     def busy_ratio(self, now: float) -> float:
-        """The part of the window in which a batch ran."""
+        """The part of the window and of the device in which batches ran."""
         self._forget(now)
         start = now - self._window
-        busy = sum(end - max(begin, start) for begin, end, _ in self._batches)
-        if self._running_since is not None:
-            busy += now - max(self._running_since, start)
+        busy = sum((end - max(begin, start)) * share for begin, end, _, share in self._batches)
+        busy += sum((now - max(running.since, start)) * running.share for running in self._running)
         return min(1.0, busy / self._window)
 
     def utilization(self, queued_tokens: int, now: float) -> float:
@@ -85,11 +100,23 @@ class LoadMeter:
         self._forget(now)
         room = self._capacity * self._window
         start = now - self._window
-        done = sum(tokens * (end - max(begin, start)) / max(end - begin, 1e-6) for begin, end, tokens in self._batches)
-        if self._running_since is not None:
-            done += self._capacity * (now - max(self._running_since, start))
+        done = sum(
+            tokens * (end - max(begin, start)) / max(end - begin, 1e-6) for begin, end, tokens, _ in self._batches
+        )
+        done += sum(self._capacity * (now - max(running.since, start)) * running.share for running in self._running)
         arrived = sum(tokens for _, tokens in self._arrivals)
         return max(arrived, done + min(queued_tokens, room)) / room
+
+    def _share_in_use(self) -> float:
+        return sum(running.share for running in self._running)
+
+    def _prove(self, speed: float, weight: float, now: float) -> None:
+        """Full batches on the whole device ran at this speed; the old figure fades as `weight` seconds are added up."""
+        if self._proven_at is None:
+            self._capacity = speed
+        else:
+            self._capacity += min(0.5, weight / _SMOOTHING) * (speed - self._capacity)
+        self._proven_at = now
 
     def _forget(self, now: float) -> None:
         start = now - self._window

@@ -154,7 +154,7 @@ def no_checkpoint() -> None:
 
 
 class Model(Protocol):
-    """A loaded model. `prepare` may be called from any thread, `embed` from one thread at a time."""
+    """A loaded model. `prepare` may be called from any thread, `embed` from one thread at a time (but see Parallel)."""
 
     @property
     def identity(self) -> ModelIdentity: ...
@@ -194,6 +194,21 @@ class Interruptible(Protocol):
         """From now on call this between the steps of every `embed`, on its thread.
 
         It may call `embed` itself: nothing that belongs to one batch may be kept outside its call.
+        """
+
+
+@runtime_checkable
+class Parallel(Protocol):
+    """A model that embeds several batches side by side, each on a thread of its own and on a part of the device."""
+
+    @property
+    def workers(self) -> int:
+        """How many batches at once keep the device busy best; each has one of so many equal parts of it."""
+
+    def take(self, parts: int, tokens: int) -> int:
+        """The calling thread embeds a batch of so many tokens next and may use `parts` of the device, at least one.
+
+        Returns how many it will use.
         """
 
 

@@ -7,7 +7,8 @@ The rules, in the order they matter:
   speed measured of late is refused at once instead of late.
 - Identical sequences in flight are computed once, for everybody who asked. A query that finds its sequence among
   queued bulk takes it along into its own lane.
-- A batch is a budget of tokens, items and image tiles. An item larger than the budget runs alone.
+- A batch is a budget of tokens, items and image tiles. An item larger than the budget runs alone. Where several
+  workers run batches side by side, one takes its share of what there is and leaves the rest to the others.
 - A busy engine never waits: while a batch ran, the next one gathered. An idle one waits only when more work of the
   same lane is plausible (requests being prepared, or clients that were answered a moment ago and are likely to
   return), at most `max_wait` counted from the arrival of the oldest item, never from the newest.
@@ -133,8 +134,9 @@ class _Batch:
 class BatchPolicy:
     """The queue and the decision what to run next."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, workers: int = 1) -> None:
         self.limits = limits
+        self._workers = workers
         self.memory = MemoryBudget(limits.max_batch_tokens)
         self.pace = Pace()
         self.draining = False
@@ -224,7 +226,7 @@ class BatchPolicy:
 
     def decide(self, now: float) -> Run | Wait:
         """What an engine that is free at `now` should do."""
-        if not any(len(lane) for lane in self._lanes.values()):
+        if self.is_empty:
             return Wait(None)
         if self._is_full():
             return self._run(Reason.FULL, now)
@@ -251,6 +253,11 @@ class BatchPolicy:
             return None
         self._earn(batch.tokens)
         return self._started(batch, Reason.INTERRUPT)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing queues."""
+        return not any(len(queue) for queue in self._lanes.values())
 
     @property
     def queries_wait(self) -> bool:
@@ -309,7 +316,7 @@ class BatchPolicy:
         return now - self._answered_at < self.limits.max_wait and self._expected[lane] > 0
 
     def _run(self, reason: Reason, now: float) -> Run:
-        budget = self.memory.tokens
+        budget = self._fair_budget()
         bulk, queries = self._lanes[Lane.BULK], self._lanes[Lane.INTERACTIVE]
         bulk_budget = self.pace.bulk_tokens(budget, now)
         batch = _Batch(self.limits, self.memory)
@@ -330,6 +337,15 @@ class BatchPolicy:
         self._earn(overtaken_with)
         self._bulk_credit = max(0.0, self._bulk_credit - (batch.tokens - overtaken_with))
         return self._started(batch, reason)
+
+    def _fair_budget(self) -> int:
+        """The tokens of a batch that leaves as much to every other worker; not so few that batches become a waste."""
+        budget = self.memory.tokens
+        if self._workers == 1:
+            return budget
+        waiting = sum(queue.tokens for queue in self._lanes.values())
+        share = -(-(waiting + self._running_tokens) // self._workers)
+        return min(budget, max(share, budget // 4))
 
     def _earn(self, tokens: int) -> None:
         share = self.limits.bulk_share

@@ -33,6 +33,8 @@ _NOMIC_KEYS = {
 }
 # Models of several modalities whose text part is served: its family, under `language_model` and `text_config`.
 _TEXT_PARTS = {"embedding_gemma2": "embedding_gemma2_text"}
+# transformers writes frequencies for the batch at hand into the module for these (modeling_rope_utils.py).
+_GROWING_ROPE = ("dynamic", "longrope")
 _DECODERS = frozenset({"gemma3_text", "llama", "ministral3", "mistral", "qwen2", "qwen3"})
 
 
@@ -51,6 +53,13 @@ class Architecture:
         """How many tokens of a text its positions reach; None when any number."""
         reach = getattr(self.config, "max_position_embeddings", None)
         return int(reach) - self.position_offset if reach and reach > 0 else None
+
+    @property
+    def is_stateless(self) -> bool:
+        """Whether the stock class keeps nothing of a batch in the module, as rotary embeddings that grow with it do."""
+        parameters = getattr(self.config, "rope_parameters", None) or {}
+        kinds = [parameters, *(part for part in parameters.values() if isinstance(part, dict))]
+        return not any(grow in str(kind.get("rope_type")) for kind in kinds for grow in _GROWING_ROPE)
 
 
 def read_architecture(directory: Path) -> Architecture:

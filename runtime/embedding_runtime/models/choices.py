@@ -28,6 +28,7 @@ class LoadRequest:
     device: str | None = None
     expected_fingerprint: str | None = None
     threads: int | None = None
+    workers: int | None = None
     max_image_bytes: int = 25 * 1024 * 1024
 
 

@@ -22,6 +22,7 @@ from embedding_runtime.models.backbone import Backbone
 from embedding_runtime.models.device_errors import device_errors
 from embedding_runtime.models.layout import Layout
 from embedding_runtime.models.pooling import pool
+from embedding_runtime.models.shares import Shares
 from embedding_runtime.models.tokenizer import TextTokenizer, TokenIds
 
 
@@ -55,6 +56,7 @@ class TextEmbedder:
         backbone: Backbone,
         layout: Layout,
         projection: torch.nn.Sequential,
+        shares: Shares,
     ) -> None:
         self._identity = identity
         by_limit = {limit: TextTokenizer(tokenizer, limit) for limit in set(limits.values())}
@@ -65,6 +67,7 @@ class TextEmbedder:
         self._backbone = backbone
         self._layout = layout
         self._projection = projection
+        self._shares = shares
 
     @property
     def identity(self) -> ModelIdentity:
@@ -83,6 +86,14 @@ class TextEmbedder:
     def default_batch_tokens(self) -> int:
         # Small packs stay in a CPU's cache; a GPU needs tens of thousands of tokens to be busy.
         return 16384 if self._backbone.device.type == "cuda" else 512
+
+    @property
+    def workers(self) -> int:
+        """The engine's Parallel."""
+        return self._shares.workers
+
+    def take(self, parts: int, tokens: int) -> int:
+        return self._shares.take(parts, tokens)
 
     def prepare(
         self,

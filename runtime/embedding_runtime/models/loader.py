@@ -128,6 +128,7 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     from embedding_runtime.models.precision import plans
     from embedding_runtime.models.projection import load_projection, output_size
     from embedding_runtime.models.selftest import SelfTestError, built_in_tokens, run_self_test
+    from embedding_runtime.models.shares import shares
     from embedding_runtime.models.tokenizer import load_tokenizer
 
     device = torch.device(choose_device(request.device))
@@ -168,7 +169,9 @@ def _load(request: LoadRequest, source: Source, layout: Layout, progress: Progre
     )
     if request.expected_fingerprint and request.expected_fingerprint != identity.fingerprint:
         raise FingerprintMismatchError(request.expected_fingerprint, identity.fingerprint)
-    model = TextEmbedder(identity, tokenizer, limits, prompts, backbone, layout, projection)
+    parts = shares(device.type, request.workers, architecture.config, concurrent=architecture.is_stateless)
+    _log.info("%d batches are computed side by side", parts.workers)
+    model = TextEmbedder(identity, tokenizer, limits, prompts, backbone, layout, projection, parts)
     progress(f"testing {source.name}")
     try:
         run_self_test(model)

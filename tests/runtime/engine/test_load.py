@@ -7,8 +7,7 @@ from embedding_runtime.engine.load import LoadMeter
 
 
 def run(meter: LoadMeter, tokens: int, begin: float, end: float, *, full: bool = True) -> None:
-    meter.started(begin)
-    meter.ended(tokens, end, full=full)
+    meter.ended(meter.started(begin), tokens, end, full=full)
 
 
 def test_an_idle_engine_has_no_load() -> None:

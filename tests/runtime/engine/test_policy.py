@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from embedding_runtime.engine.model import Item
 from embedding_runtime.engine.policy import BatchPolicy, Cause, Limits, Reason, Refusal, Run, Wait
-from embedding_runtime.engine.work import Lane, Ticket
+from embedding_runtime.engine.work import Lane, Ticket, Work
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -127,13 +127,13 @@ def test_counts_agree_with_what_queues_whatever_is_cancelled(steps: list[object]
 def test_nothing_is_overtaken_by_more_than_its_window(arrivals: list[list[int]], window: int) -> None:
     """Whenever an item runs, fewer than `window` later ones of its lane ran before it, batches running in between."""
     policy = BatchPolicy(Limits(100, 8, 10**6, 0.01, window_items=window))
-    arrived: list[int] = []
-    ran: list[int] = []
+    arrived: list[Work] = []
+    ran: list[Work] = []
     for now, tokens in enumerate(arrivals):
-        arrived += [id(work) for work in admit(policy, Lane.BULK, tokens, float(now)).works]
+        arrived += admit(policy, Lane.BULK, tokens, float(now)).works
         if now % 3 == 2 and isinstance(run := policy.decide(float(now)), Run):
-            ran += [id(work) for work in run.works]
-    ran += [id(work) for run in drain(policy, 1e6) for work in run.works]
+            ran += run.works
+    ran += [work for run in drain(policy, 1e6) for work in run.works]
     position = {work: place for place, work in enumerate(arrived)}
     for place, work in enumerate(ran):
         assert sum(position[earlier] > position[work] for earlier in ran[:place]) < window
@@ -418,3 +418,60 @@ def test_neither_lane_starves_the_other(interactive: int, bulk: int, interruptib
         policy.settle(run, float(step))
     share = ran[Lane.BULK] / sum(ran.values())
     assert 0.2 <= share <= 0.75
+
+
+@given(st.integers(1, 4), st.lists(requests, min_size=1, max_size=20), st.data())
+def test_several_workers_lose_nothing_and_run_nothing_twice(
+    workers: int, arrivals: list[tuple[Lane, list[tuple[int, int | None]]]], data: st.DataObject
+) -> None:
+    policy = BatchPolicy(LIMITS, workers=workers)
+    admitted = [t for lane, inputs in arrivals if isinstance(t := policy.offer(lane, keyed(inputs), 0.0), Ticket)]
+    running: list[Run] = []
+    seen: list[tuple[int, int]] = []
+    while True:
+        decision = policy.decide(1.0) if len(running) < workers else None
+        if isinstance(decision, Run):
+            assert_within_budget(decision, LIMITS)
+            running.append(decision)
+        elif not running:
+            break
+        if not isinstance(decision, Run) or data.draw(st.booleans()):
+            ended = running.pop(data.draw(st.integers(0, len(running) - 1)))
+            policy.settle(ended, 1.0)
+            seen += [(id(ticket), index) for work in ended.works for ticket, index in work.readers]
+    assert sorted(seen) == sorted((id(t), index) for t in admitted for index in range(len(t.works)))
+
+
+def test_a_batch_leaves_the_other_workers_their_share() -> None:
+    policy = BatchPolicy(Limits(100, 100, 10**6, 0.01), workers=2)
+    admit(policy, Lane.BULK, (10,) * 8, 0.0)
+    first, second = policy.decide(1.0), policy.decide(1.0)
+    assert isinstance(first, Run)
+    assert isinstance(second, Run)
+    assert (first.tokens, second.tokens) == (40, 40)
+
+
+def test_a_worker_takes_more_when_the_other_is_done_with_little() -> None:
+    policy = BatchPolicy(Limits(100, 100, 10**6, 0.01), workers=2)
+    admit(policy, Lane.BULK, (10,), 0.0)
+    assert isinstance(policy.decide(1.0), Run)
+    admit(policy, Lane.BULK, (10,) * 9, 1.0)
+    rest = policy.decide(2.0)
+    assert isinstance(rest, Run)
+    assert rest.tokens == 50
+
+
+def test_shares_are_never_so_small_that_batches_are_a_waste() -> None:
+    policy = BatchPolicy(Limits(100, 100, 10**6, 0.01), workers=8)
+    admit(policy, Lane.BULK, (5,) * 8, 0.0)
+    run = policy.decide(1.0)
+    assert isinstance(run, Run)
+    assert run.tokens == 25
+
+
+def test_a_long_queue_fills_every_batch() -> None:
+    policy = BatchPolicy(Limits(100, 100, 10**6, 0.01), workers=4)
+    admit(policy, Lane.BULK, (10,) * 100, 0.0)
+    run = policy.decide(1.0)
+    assert isinstance(run, Run)
+    assert run.tokens == 100
