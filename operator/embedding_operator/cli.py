@@ -14,12 +14,14 @@ from kubernetes.aio.client import ApiClient
 from kubernetes.aio.config import ConfigException
 from pydantic import ValidationError
 
-from embedding_operator.cluster import ClusterClient, ClusterError, load_configuration
+from embedding_operator.cluster import ClusterClient, ClusterError, load_configuration, user_agent
 from embedding_operator.commands.bundle import collect, default_path, write
 from embedding_operator.commands.difference import differences_in_cluster
+from embedding_operator.commands.installed import installed
 from embedding_operator.commands.manifests import UnusableFile, as_yaml, children_of, in_namespace, read_services
 from embedding_operator.commands.status import status_page
 from embedding_operator.control.operator import connected, identity_of_operator
+from embedding_operator.errors import CannotListen
 from embedding_operator.settings import Settings
 from embedding_operator.telemetry import configure_logging
 
@@ -41,15 +43,19 @@ T = TypeVar("T")
 Files = Annotated[list[Path], typer.Argument(help="YAML files with EmbeddingServices; - is standard input.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of resources that name none.")]
 
+OperatorNamespace = Annotated[str, typer.Option(help="Namespace of the operator's own Pods.")]
+DEFAULT_OPERATOR_NAMESPACE = "embedding-operator-system"
+
 
 def _fail(message: str, code: int) -> typer.Exit:
     typer.echo(f"error: {message}", err=True)
     return typer.Exit(code)
 
 
-def _settings() -> Settings:
+def _settings(**given: object) -> Settings:
+    """The environment's settings, and those `given` on the command line in place of them."""
     try:
-        return Settings()
+        return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         faults = "; ".join(
             f"EMBEDDING_OPERATOR_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()
@@ -68,6 +74,7 @@ def _settings_table() -> str:
 @asynccontextmanager
 async def _cluster() -> AsyncIterator[ClusterClient]:
     api = ApiClient(await load_configuration())
+    api.user_agent = user_agent("command line")
     try:
         yield ClusterClient(api)
     finally:
@@ -86,7 +93,8 @@ def _in_cluster(question: Callable[[ClusterClient], Awaitable[T]]) -> T:
     except ConfigException as error:
         raise _fail(f"no cluster: {error}; set KUBECONFIG", EXIT_UNAVAILABLE) from error
     except ClusterError as error:
-        raise _fail(error.message, EXIT_UNAVAILABLE) from error
+        hint = "; is the operator's CustomResourceDefinition installed in this cluster?" if error.lacks_api else ""
+        raise _fail(f"{error.message}{hint}", EXIT_UNAVAILABLE) from error
 
 
 @application.callback()
@@ -105,9 +113,7 @@ def run(
 
     In a cluster the Pod's ServiceAccount is used, elsewhere KUBECONFIG. Further settings are environment variables.
     """
-    settings = _settings()
-    if namespace:
-        settings = settings.model_copy(update={"watch_namespaces": tuple(namespace)})
+    settings = _settings(watch_namespaces=tuple(namespace)) if namespace else _settings()
     configure_logging(settings.log_format, settings.log_level)
 
     async def operate() -> None:
@@ -118,8 +124,8 @@ def run(
         asyncio.run(operate())
     except ConfigException as error:
         raise _fail(f"no cluster: {error}; run in a Pod, or set KUBECONFIG", EXIT_UNAVAILABLE) from error
-    except OSError as error:
-        raise _fail(f"cannot listen on port {settings.port}: {error}", EXIT_UNAVAILABLE) from error
+    except CannotListen as error:
+        raise _fail(str(error), EXIT_UNAVAILABLE) from error
 
 
 @application.command()
@@ -138,17 +144,24 @@ def render(files: Files, namespace: Namespace = "default") -> None:
 
 
 @application.command()
-def diff(files: Files, namespace: Namespace = "default") -> None:
+def diff(
+    files: Files,
+    namespace: Namespace = "default",
+    operator_namespace: OperatorNamespace = DEFAULT_OPERATOR_NAMESPACE,
+) -> None:
     """Print how the objects in the cluster would change. Nothing is written; the API server is asked for a dry run.
 
-    Leaves with 0 when nothing would change and with 1 when something would. The operator's own settings count: give
-    EMBEDDING_OPERATOR_RUNTIME_IMAGE as the chart does, for services that name no runtime image.
+    Leaves with 0 when nothing would change and with 1 when something would. What the installed operator brings along
+    for services that name no runtime image is read from its Deployment; EMBEDDING_OPERATOR_RUNTIME_IMAGE overrides it.
     """
-    identity = identity_of_operator(_settings())
+    own = identity_of_operator(_settings())
 
     async def compare(cluster: ClusterClient) -> list[str]:
         resources = [in_namespace(resource, namespace) for file in files for resource in read_services(file)]
-        found = [await differences_in_cluster(cluster, resource, identity) for resource in resources]
+        operator = await installed(cluster, operator_namespace, own)
+        if operator.doubt is not None:
+            typer.echo(f"warning: {operator.doubt}", err=True)
+        found = [await differences_in_cluster(cluster, resource, operator.identity) for resource in resources]
         return [text for texts in found for text in texts]
 
     try:
@@ -177,9 +190,7 @@ def support_bundle(
         str | None, typer.Argument(help="Name of an EmbeddingService; all of the namespace without.")
     ] = None,
     namespace: Namespace = "default",
-    operator_namespace: Annotated[
-        str, typer.Option(help="Namespace of the operator's own Pods.")
-    ] = "embedding-operator-system",
+    operator_namespace: OperatorNamespace = DEFAULT_OPERATOR_NAMESPACE,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; must not exist.")] = None,
 ) -> None:
     """Write what somebody else needs to find a fault into one tar.gz: objects, Events, logs, what the Pods answer.

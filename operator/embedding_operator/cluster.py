@@ -23,6 +23,18 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import ApiException
 
 from embedding_operator.api.kinds import Resource
+from embedding_operator.cluster_errors import ClusterError, NotLeading
+
+__all__ = [
+    "ClusterClient",
+    "ClusterError",
+    "NotLeading",
+    "Object",
+    "Page",
+    "apply_text",
+    "load_configuration",
+    "user_agent",
+]
 
 Object = dict[str, Any]
 Page = list[Object]
@@ -32,43 +44,6 @@ WATCH_SECONDS: Final = 60.0
 WATCH_GRACE_SECONDS: Final = 10.0
 """How much longer than asked for a watch may take to end before it is given up."""
 BOOKMARK: Final = "BOOKMARK"
-
-
-class ClusterError(Exception):
-    """The API server refused a request, or did not answer it.
-
-    `status` is the HTTP status, 0 when there was no answer at all. `reason` is the API's own word (`AlreadyExists`,
-    `Invalid`, …) or a short one of ours (`Timeout`, `ConnectionFailed`).
-    """
-
-    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.retry_after = retry_after
-
-    @property
-    def not_found(self) -> bool:
-        return self.status == 404
-
-    @property
-    def conflict(self) -> bool:
-        """A precondition did not hold, or another writer was faster."""
-        return self.status == 409
-
-    @property
-    def forbidden(self) -> bool:
-        return self.status in (401, 403)
-
-    @property
-    def invalid(self) -> bool:
-        """The object itself was refused (schema, admission): sending it again cannot help."""
-        return self.status in (400, 422)
-
-
-class NotLeading(Exception):
-    """A write was stopped by the fence: this process is not (or no longer) the leader."""
 
 
 _NO_QUERY: Final[Mapping[str, str | int | None]] = {}
@@ -142,18 +117,26 @@ class ClusterClient:
                 return
 
     async def text(
-        self, path: str, query: Mapping[str, str | int | None] = _NO_QUERY, *, accept_any: bool = False
+        self,
+        path: str,
+        query: Mapping[str, str | int | None] = _NO_QUERY,
+        *,
+        accept_any: bool = False,
+        last_bytes: int | None = None,
+        timeout: float | None = None,
     ) -> str:
         """What the API server answers at a path, as text: logs, versions, what a Pod answers through it.
 
         `accept_any` takes a refusal of the Pod behind a proxied path (such as 503 while it loads) for its answer.
+        `last_bytes` keeps no more than the end of a long answer, from the beginning of a line on.
         """
         resource = path.rpartition("/")[2] if "/log" in path else "proxy" if "/proxy" in path else "other"
         status = 0
         try:
-            async with asyncio.timeout(self.timeout):
-                response = await self.api.call_api(*await self._serialized("GET", path, query=query))
-                content, status = await response.read(), response.status
+            async with asyncio.timeout(self.timeout if timeout is None else timeout):
+                response = (await self.api.call_api(*await self._serialized("GET", path, query=query))).response
+                async with response:
+                    content, status = await _end_of(response.content, last_bytes), response.status
         except TimeoutError as exception:
             raise ClusterError(0, "Timeout", f"the API server did not answer GET {path}") from exception
         except (OSError, aiohttp.ClientError, ApiException) as exception:
@@ -329,6 +312,20 @@ class ClusterClient:
             body=body,
             auth_settings=["BearerToken"],
         )
+
+
+async def _end_of(content: aiohttp.StreamReader, most: int | None) -> bytes:
+    """All of a stream, or no more than its last `most` bytes, without the line that begins before them."""
+    kept, cut = bytearray(), False
+    async for chunk in content.iter_any():
+        kept += chunk
+        if most is not None and len(kept) > 2 * most:
+            del kept[:-most]
+            cut = True
+    if most is not None and len(kept) > most:
+        del kept[:-most]
+        cut = True
+    return bytes(kept.partition(b"\n")[2] if cut and b"\n" in kept else kept)
 
 
 def apply_text(body: Object) -> str:

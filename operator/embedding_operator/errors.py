@@ -42,3 +42,11 @@ class Retry(OperatorError):
         super().__init__(message, reason=reason)
         self.after = after
         """Seconds that the other side asked to wait (Retry-After), or None for the queue's own back-off."""
+
+
+class CannotListen(Exception):
+    """A port is taken, or may not be opened: the process cannot do its work, and ends."""
+
+    def __init__(self, what: str, port: int, setting: str, cause: OSError) -> None:
+        why = cause.strerror or str(cause)
+        super().__init__(f"cannot listen on port {port} for the {what}: {why}; free it, or set {setting}")

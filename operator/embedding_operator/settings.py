@@ -83,8 +83,8 @@ class Settings(BaseSettings):
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        return tuple(dict.fromkeys(value)) if isinstance(value, tuple | list) else value
 
     @field_validator("runtime_image_pull_policy", "host", mode="before")
     @classmethod

@@ -8,8 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from embedding_operator.api.kinds import CONFIG_MAPS, LEASES
 from embedding_operator.cluster import ClusterClient, NotLeading, load_configuration
-from embedding_operator.control.leader import LEASE_SECONDS, MARGIN_SECONDS, SETTLE_SECONDS, Leadership
+from embedding_operator.control.leader import (
+    LEASE_SECONDS,
+    MARGIN_SECONDS,
+    RELEASED_SECONDS,
+    SETTLE_SECONDS,
+    Leadership,
+)
 from kubernetes.aio.client import ApiClient
 
 from devcluster import Cluster
@@ -33,8 +40,12 @@ async def _nothing(leading: bool) -> None:
 
 @asynccontextmanager
 async def candidates(count: int, name: str) -> AsyncIterator[list[tuple[Leadership, Clock]]]:
+    """Candidates for a Lease that the last leader has given up in order, so that nobody has to wait for it."""
     apis = [ApiClient(await load_configuration()) for _ in range(count)]
     clocks = [Clock() for _ in apis]
+    given_up = {"holderIdentity": "", "leaseDurationSeconds": RELEASED_SECONDS}
+    metadata = {"namespace": "default", "name": name}
+    await ClusterClient(apis[0]).create(LEASES, {"metadata": metadata, "spec": given_up})
     try:
         yield [
             (Leadership(ClusterClient(api, timeout=3), "default", name, f"replica-{index}", clock, _nothing), clock)
@@ -90,7 +101,7 @@ def test_a_stopped_process_stops_writing_before_another_begins(election: Callabl
             assert not first.may_write()
             fenced = ClusterClient(first.cluster.api, may_write=first.may_write)
             with pytest.raises(NotLeading):
-                await fenced.create(_config_maps(), {"metadata": {"namespace": "default", "name": name}})
+                await fenced.create(CONFIG_MAPS, {"metadata": {"namespace": "default", "name": name}})
             # Only after a whole lease duration without a change may the second take over.
             later.ahead += LEASE_SECONDS - 1
             await second._attempt()
@@ -106,12 +117,6 @@ def test_a_stopped_process_stops_writing_before_another_begins(election: Callabl
             assert not first.may_write()
 
     election(scenario)
-
-
-def _config_maps() -> object:
-    from embedding_operator.api.kinds import CONFIG_MAPS
-
-    return CONFIG_MAPS
 
 
 def test_an_api_server_that_cannot_be_reached_ends_the_leadership(

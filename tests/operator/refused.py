@@ -7,7 +7,10 @@ from typing import Any
 from tests.operator.helpers import MINIMAL
 
 FINGERPRINT = "sha256:" + "0" * 64
-NIM = {"type": "NIM", "nim": {"image": {"repository": "nvcr.io/nim/nvidia/nv-embedqa-e5-v5", "tag": "1.6.0"}}}
+NIM: dict[str, Any] = {
+    "type": "NIM",
+    "nim": {"image": {"repository": "nvcr.io/nim/nvidia/nv-embedqa-e5-v5", "tag": "1.6.0"}},
+}
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({}, "set one of model.huggingFace"),
@@ -27,6 +30,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**MINIMAL, "runtime": {"env": [{"name": "HF_TOKEN", "value": "x"}]}}, "use the field"),
     ({**MINIMAL, "runtime": {"bundled": {"image": {"tag": "1"}}}}, "give repository together with tag or digest"),
     ({"runtime": {"type": "NIM", "nim": {"image": {"repository": "r"}}}}, "give tag or digest"),
+    ({"runtime": {**NIM, "nim": {**NIM["nim"], "grpcPort": 8000}}}, "must differ from each other and from 8000"),
+    ({"runtime": {**NIM, "nim": {**NIM["nim"], "grpcPort": 9000, "metricsPort": 9000}}}, "must differ from each other"),
+    (
+        {"runtime": {**NIM, "nim": {**NIM["nim"], "grpcPort": 8001}}, "service": {"port": 8001}},
+        "service.port must differ from runtime.nim.grpcPort",
+    ),
     ({**MINIMAL, "resources": {"limits": {"cpu": 1}, "requests": {"cpu": "1001m"}}}, "must not be larger than limits"),
     ({**MINIMAL, "accelerator": {"type": "None", "extendedResource": {}}}, "extendedResource needs type"),
     ({**MINIMAL, "accelerator": {"type": "ResourceClaim"}}, "need each other"),

@@ -111,6 +111,8 @@ nim = st.fixed_dictionaries(
             optional={
                 "ngcSecretRef": st.fixed_dictionaries({"name": names}),
                 "profile": names,
+                "grpcPort": st.integers(8001, 8499),
+                "metricsPort": st.integers(8500, 8999),
                 "sharedMemorySizeLimit": quantities,
             },
         ),
@@ -185,7 +187,7 @@ common = {
     "rollout": optional(strategy=st.sampled_from(["Auto", "Surge", "MaxUnavailable", "Recreate"])),
     "service": optional(
         type=st.sampled_from(["ClusterIP", "NodePort", "LoadBalancer"]),
-        port=st.integers(1, 65535),
+        port=st.one_of(st.integers(1, 8000), st.integers(9000, 65535)),
         labels=labels,
         annotations=labels,
     ),

@@ -28,6 +28,8 @@ REPLICAS_FIELD_MANAGER: Final = "embedding-operator-replicas"
 
 CONTAINER_NAME: Final = "runtime"
 PORT_NAME: Final = "http"
+GRPC_PORT_NAME: Final = "grpc"
+METRICS_PORT_NAME: Final = "metrics"
 RUNTIME_PORT: Final = 8000
 
 UTILIZATION_METRIC: Final = "embedding_utilization"
@@ -84,6 +86,7 @@ RUNTIME_VARIABLES: Final = (
 NIM_VARIABLES: Final = (
     "NGC_API_KEY",
     "NIM_CACHE_PATH",
+    "NIM_GRPC_API_PORT",
     "NIM_HTTP_API_PORT",
     "NIM_JSONL_LOGGING",
     "NIM_LOG_LEVEL",
@@ -93,5 +96,7 @@ NIM_VARIABLES: Final = (
     "NIM_SERVER_PORT",
     "NIM_TLS_CERT_PATH",
     "NIM_TLS_KEY_PATH",
+    "NIM_TRITON_GRPC_PORT",
+    "NIM_TRITON_METRICS_PORT",
 )
 """Variables of NVIDIA's image that spec fields stand for. NIM_JSONL_LOGGING and NIM_LOG_LEVEL may be overridden."""

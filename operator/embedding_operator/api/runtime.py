@@ -10,7 +10,7 @@ from pydantic import Field
 from .base import ApiModel, Rule, Schema
 from .borrowed import EnvFromSource, EnvVar
 from .common import LocalReference, Name
-from .constants import NIM_VARIABLES, RUNTIME_VARIABLES
+from .constants import NIM_VARIABLES, RUNTIME_PORT, RUNTIME_VARIABLES
 from .model import PullPolicy
 from .quantity import Quantity
 
@@ -133,9 +133,27 @@ class NimImage(ImageSettings):
     """Registry and repository, without tag."""
 
 
+ExtraPort = Annotated[int, Field(ge=1024, le=65535)]
+
+
+def _ports_differ(nim: Any) -> bool:
+    ports = [RUNTIME_PORT, *(port for port in (nim.grpc_port, nim.metrics_port) if port is not None)]
+    return len(ports) == len(set(ports))
+
+
 class NimRuntime(ApiModel):
     """NVIDIA's own embedding NIM: its model is inside the image or fetched by it. It reports no fingerprint and no
     utilization, so those status fields stay empty."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel=f"(!has(self.grpcPort) || self.grpcPort != {RUNTIME_PORT}) && "
+            f"(!has(self.metricsPort) || self.metricsPort != {RUNTIME_PORT}) && "
+            "(!has(self.grpcPort) || !has(self.metricsPort) || self.grpcPort != self.metricsPort)",
+            message=f"grpcPort and metricsPort must differ from each other and from {RUNTIME_PORT}",
+            holds=_ports_differ,
+        ),
+    )
 
     image: NimImage
     """The NIM image."""
@@ -149,6 +167,14 @@ class NimRuntime(ApiModel):
     run_as_user: Annotated[int, Field(ge=1, le=2147483647)] | None = None
     """User id of the container, for images whose own user is a name: Kubernetes then cannot tell that it is not root
     and refuses to start it. NVIDIA's operator uses 1000. Default: the image's own user."""
+
+    grpc_port: ExtraPort | None = None
+    """Port of the NIM's gRPC endpoint, opened on the Pods and the Service (NIM_GRPC_API_PORT, NIM_TRITON_GRPC_PORT).
+    Default: whatever the image uses, reachable by nobody else."""
+
+    metrics_port: ExtraPort | None = None
+    """Port of the metrics of the NIM's inference server at /metrics, opened likewise (NIM_TRITON_METRICS_PORT); the
+    ServiceMonitor scrapes it too. Default: whatever the image uses."""
 
     shared_memory_size_limit: Quantity | None = None
     """Size limit of /dev/shm, which counts against the memory limit. Default: what the node allows."""

@@ -85,6 +85,16 @@ class EmbeddingServiceSpec(ApiModel):
             message="runtime type NIM reports no utilization: set autoscaling.metrics",
             holds=lambda spec: not _is_nim(spec) or spec.autoscaling is None or bool(spec.autoscaling.metrics),
         ),
+        Rule(
+            cel=f"!({_NIM}) || !has(self.service) || !has(self.service.port) || !has(self.runtime.nim) || "
+            "((!has(self.runtime.nim.grpcPort) || self.runtime.nim.grpcPort != self.service.port) && "
+            "(!has(self.runtime.nim.metricsPort) || self.runtime.nim.metricsPort != self.service.port))",
+            message="service.port must differ from runtime.nim.grpcPort and runtime.nim.metricsPort",
+            holds=lambda spec: (
+                spec.runtime.nim is None
+                or spec.service.port not in (spec.runtime.nim.grpc_port, spec.runtime.nim.metrics_port)
+            ),
+        ),
         *(
             Rule(
                 cel=f"!({_NIM}) || !has(self.monitoring) || !has(self.monitoring.{field}) || "

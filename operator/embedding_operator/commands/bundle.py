@@ -34,13 +34,14 @@ from embedding_operator.api.kinds import (
     Resource,
 )
 from embedding_operator.cluster import ClusterClient, ClusterError, Object
+from embedding_operator.commands.installed import OPERATOR_LABEL
 from embedding_operator.commands.redaction import Redactor
 from embedding_operator.commands.status import page
 from embedding_operator.observe.pods import pod_state
 
 LOG_LINES: Final = 5000
 LOG_BYTES: Final = 2 << 20
-OPERATOR_LABEL: Final = "app.kubernetes.io/name=embedding-operator"
+LOG_SECONDS: Final = 60.0
 OPERATOR_PORT: Final = 8080
 DIRECT_SECONDS: Final = 3.0
 
@@ -54,10 +55,10 @@ Support bundle of embedding-operator, made {moment} by embedding-operator {versi
                                     (previous), and what the runtime itself answers: ready, manifest, metrics
   operator/                         the operator's Deployment, Lease, Pods, logs and metrics
 
-Secrets were not read: what refers to one shows its name. Literal values of variables and keys whose names look secret,
-bearer tokens, passwords in URLs and private keys were replaced by (redacted), wherever they appear. Names of models,
-images, hosts and users, and whatever programs wrote into their logs otherwise, are as they were: look through the
-bundle before you give it away.
+Secrets were not read: what refers to one shows its name. Literal values of variables, flags, annotations, entries and
+headers whose names look secret, tokens of known kinds, passwords in URLs and private keys were replaced by (redacted),
+wherever they appear. Names of models, images, hosts and users, and whatever programs wrote into their logs otherwise,
+are as they were: look through the bundle before you give it away. Of each log the last lines are here, 2 MiB at most.
 
 {missing}
 """
@@ -150,13 +151,12 @@ async def _service(cluster: ClusterClient, bundle: Bundle, service: Object) -> N
             bundle.objects[f"{place}/{kind.kind.lower()}-{child['metadata']['name']}.yaml"] = _named(kind, child)
     pods = await bundle.attempt(f"Pods of {place}", _items(cluster.list(PODS, namespace, labels=label))) or []
     bundle.files[f"{place}/status.txt"] = page(service, [pod_state(pod) for pod in pods], datetime.now(UTC)) + "\n"
-    tls = ((service.get("spec") or {}).get("runtime") or {}).get("tls") is not None
     for pod in pods:
         names.add(pod["metadata"]["name"])
         where = f"{place}/pods/{pod['metadata']['name']}"
         await _pod(cluster, bundle, pod, where)
         answers = {"ready.json": HEALTH_READY_PATH, "manifest.json": MANIFEST_PATH, "metrics.txt": METRICS_PATH}
-        await _endpoints(cluster, bundle, pod, where, RUNTIME_PORT, answers, tls=tls)
+        await _endpoints(cluster, bundle, pod, where, RUNTIME_PORT, answers, tls=pod_state(pod).tls)
     events = await bundle.attempt(f"Events of {place}", _items(cluster.list(CORE_EVENTS, namespace))) or []
     about = [event for event in events if (event.get("involvedObject") or {}).get("name") in names]
     bundle.objects[f"{place}/events.yaml"] = about
@@ -193,11 +193,12 @@ async def _pod(cluster: ClusterClient, bundle: Bundle, pod: Object, where: str) 
             query: dict[str, str | int | None] = {
                 "container": name,
                 "previous": "true" if previous else None,
+                # Not limitBytes beside it: that cuts off the end, which tells what happened.
                 "tailLines": LOG_LINES,
-                "limitBytes": LOG_BYTES,
             }
             path = PODS.path(metadata["namespace"], metadata["name"], "log")
-            text = await bundle.attempt(f"log of {where} {name}{suffix}", cluster.text(path, query))
+            question = cluster.text(path, query, last_bytes=LOG_BYTES, timeout=LOG_SECONDS)
+            text = await bundle.attempt(f"log of {where} {name}{suffix}", question)
             if text is not None:
                 bundle.files[f"{where}/{name}{suffix}.log"] = text
 

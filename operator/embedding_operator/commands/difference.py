@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from embedding_operator.act.apply import leftovers, stamped
+from embedding_operator.act.children import foreign, is_foreign, leftovers, stamped
 from embedding_operator.api.constants import FIELD_MANAGER
 from embedding_operator.api.kinds import BY_KIND, EMBEDDING_SERVICES
 from embedding_operator.cluster import ClusterClient
@@ -36,13 +36,21 @@ def unified(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, n
     return "".join(difflib.unified_diff(_shown(before), _shown(after), f"live/{name}", f"wanted/{name}"))
 
 
+def _left_alone(name: str) -> str:
+    return (
+        f"# {name} exists and does not belong to this EmbeddingService: it would not be touched, and the service be "
+        "told NameTaken. Rename one of them.\n"
+    )
+
+
 async def _snapshot(cluster: ClusterClient, resource: dict[str, Any]) -> Snapshot:
     """The resource as it would be after applying the file, with the children there are now."""
     metadata = resource["metadata"]
     live = await cluster.get(EMBEDDING_SERVICES, metadata["namespace"], metadata["name"])
-    merged = {**resource, "metadata": live["metadata"]} if live is not None else resource
+    # One that is not there yet has no uid: whatever exists belongs to somebody else.
+    merged = {**resource, "metadata": live["metadata"] if live is not None else {**metadata, "uid": ""}}
     children: dict[tuple[str, str, str], Object] = {}
-    for kind, name in inventory(parsed(merged)):
+    for kind, name in inventory(metadata["name"]):
         child = await cluster.get(kind, metadata["namespace"], name)
         if child is not None:
             children[kind.api_version, kind.kind, name] = child
@@ -52,20 +60,24 @@ async def _snapshot(cluster: ClusterClient, resource: dict[str, Any]) -> Snapsho
 async def differences_in_cluster(
     cluster: ClusterClient, resource: dict[str, Any], operator: OperatorIdentity
 ) -> list[str]:
-    """A unified diff for each child that would be created, changed or deleted.
+    """A unified diff for each child that would be created, changed or deleted; a comment for each name that is taken.
 
     Raises UnusableFile for a faulty resource and ClusterError when the API server cannot be asked or refuses.
     """
     snapshot = await _snapshot(cluster, resource)
     children = plan(parsed(snapshot.resource), snapshot, operator).children
-    found = []
+    taken = foreign(children, snapshot)
+    found = [_left_alone(name) for name in taken]
+    if taken and snapshot.deployment is None:
+        return found  # nothing is begun
     for child in children:
+        if is_foreign(child, snapshot):
+            continue
         body = stamped(child)
         live = snapshot.child(child["apiVersion"], child["kind"], child["metadata"]["name"])
         kind = BY_KIND[child["apiVersion"], child["kind"]]
         after = await cluster.apply(kind, body, manager=FIELD_MANAGER, force=True, dry_run=True)
         found.append(unified(live, after, f"{child['kind']}/{child['metadata']['name']}"))
-    if snapshot.resource["metadata"].get("uid"):
-        gone = leftovers(children, snapshot)
-        found += [unified(live, None, f"{live['kind']}/{live['metadata']['name']}") for live in gone]
+    gone = leftovers(children, snapshot)
+    found += [unified(live, None, f"{live['kind']}/{live['metadata']['name']}") for live in gone]
     return [text for text in found if text]

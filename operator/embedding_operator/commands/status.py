@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from embedding_operator.api import parse
 from embedding_operator.api.constants import SERVICE_LABEL
 from embedding_operator.api.kinds import EMBEDDING_SERVICES, PODS
 from embedding_operator.cluster import ClusterClient
+from embedding_operator.errors import InvalidSpec
 from embedding_operator.judge.pods import pod_problem
 from embedding_operator.observe.pods import parse_time, pod_state
 from embedding_operator.observe.snapshot import PodState
@@ -42,9 +44,18 @@ def age(since: datetime | None, now: datetime) -> str:
     return f"{seconds}s"
 
 
-def _pod_row(pod: PodState, status: Mapping[str, Any], now: datetime) -> list[str]:
+def _accelerator(resource: Mapping[str, Any]) -> str | None:
+    """The extended resource that the service asks for; None without one, or where the spec is not understood."""
+    try:
+        asked = parse(resource).spec.accelerator.effective_resource
+    except InvalidSpec:
+        return None
+    return asked.name if asked is not None else None
+
+
+def _pod_row(pod: PodState, status: Mapping[str, Any], accelerator: str | None, now: datetime) -> list[str]:
     restarts = sum(container.restarts for container in pod.containers)
-    problem = pod_problem(pod, None, now)
+    problem = pod_problem(pod, None, now, accelerator)
     state = "ready" if problem is None else "starting" if problem.waiting else problem.reason.value
     if pod.terminating:
         state = "stopping"
@@ -89,7 +100,11 @@ def page(resource: Mapping[str, Any], pods: Sequence[PodState], now: datetime) -
         if entry["type"] not in HIDDEN
     ]
     lines += ["Conditions", *(table(conditions) or ["  none: the operator has not seen it yet"]), ""]
-    rows = [["NAME", "STATE", "RESTARTS", "NODE", "AGE", ""], *(_pod_row(pod, status, now) for pod in pods)]
+    accelerator = _accelerator(resource)
+    rows = [
+        ["NAME", "STATE", "RESTARTS", "NODE", "AGE", ""],
+        *(_pod_row(pod, status, accelerator, now) for pod in pods),
+    ]
     lines += ["Pods", *((f"  {row}".rstrip() for row in table(rows)) if pods else ["  none"])]
     for title, key in (("Model", "model"), ("Runtime", "runtime"), ("Load", "load")):
         entries = status.get(key) or {}
@@ -108,6 +123,9 @@ async def status_page(cluster: ClusterClient, namespace: str, name: str) -> str 
     """The page of a service in the cluster; None when there is no such service. Raises ClusterError."""
     resource = await cluster.get(EMBEDDING_SERVICES, namespace, name)
     if resource is None:
+        await cluster.list(
+            EMBEDDING_SERVICES, namespace, fields=f"metadata.name={name}"
+        )  # raises where there is no such kind at all
         return None
     pods, _ = await cluster.list(PODS, namespace, labels=f"{SERVICE_LABEL}={name}")
     return page(resource, [pod_state(pod) for pod in pods], datetime.now(UTC))

@@ -12,6 +12,9 @@ from embedding_operator.judge.reasons import Reason
 SLOW_RETRY_SECONDS = 60.0
 """For what only a person can change: looked at now and then, because the change may be outside the resource."""
 
+FENCED_RETRY_SECONDS = 2.0
+"""After a write that the fence stopped: a leader that only renewed late goes on at once, another has nothing queued."""
+
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
@@ -52,5 +55,5 @@ def consequence(error: OperatorError) -> Consequence:
 def retry_delay(error: Exception) -> float | None:
     """For an error that left no chance to write a status: seconds to wait, None for the queue's own back-off."""
     if isinstance(error, NotLeading):
-        return SLOW_RETRY_SECONDS
+        return FENCED_RETRY_SECONDS
     return error.retry_after if isinstance(error, ClusterError) else None

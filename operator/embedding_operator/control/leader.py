@@ -9,7 +9,11 @@ The rules, after client-go's leaderelection, with a fence added:
   stops writing before anybody else may begin.
 - Who takes over a Lease that ran out waits `SETTLE_SECONDS` before its first write: what the last leader had sent to an
   API server that hung is served, or dropped, as soon as that goes on, and must not come after writes of the next one.
-- The Lease is given up on SIGTERM, so that the next replica need not wait.
+- The Lease is given up on SIGTERM, so that the next replica need not wait. It says so by a duration of one second, as
+  client-go's does: nothing else is taken for having been given up.
+- A Lease that is missing, was emptied by somebody, or names us although we did not take it (a process before this one
+  did, or a person), tells nothing of who wrote last. Whoever takes it waits a whole lease duration before its first
+  write: until then every other fence has closed and every write that passed it has been answered or given up.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ MARGIN_SECONDS: Final = 4.0
 """For writes already on their way when the fence closes: their timeout is no longer than this."""
 REQUEST_SECONDS: Final = 3.0
 SETTLE_SECONDS: Final = 2.0
+RELEASED_SECONDS: Final = 1
+"""The duration of a Lease that was given up in order."""
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +48,15 @@ class LeaseRecord:
     holder: str
     version: str
     changed_at: float
+
+
+def _settling(lease: Object | None, *, expired: bool) -> float:
+    """Seconds between taking this Lease, which was not ours, and the first write. Pure."""
+    if expired:
+        return SETTLE_SECONDS
+    spec = (lease or {}).get("spec") or {}
+    given_up = not spec.get("holderIdentity") and spec.get("leaseDurationSeconds") == RELEASED_SECONDS
+    return 0.0 if given_up else float(LEASE_SECONDS)
 
 
 def _moment() -> str:
@@ -61,6 +76,8 @@ class Leadership:
     _renewed_at: float = field(default=float("-inf"))
     _settled_at: float = field(default=float("-inf"))
     _seen: LeaseRecord | None = None
+    _held: bool = False
+    """Whether this process took the Lease, and has not seen it in other hands, or in none, since."""
     _leading: bool = False
 
     def may_write(self) -> bool:
@@ -79,9 +96,15 @@ class Leadership:
                         "became the leader" if self._leading else "lost the leadership", extra={"lease": self.name}
                     )
                     await self.on_change(self._leading)
-                await asyncio.sleep(RENEW_SECONDS * (0.9 + 0.2 * random.random()))  # noqa: S311 - jitter
+                await asyncio.sleep(self._pause())
         finally:
             await asyncio.shield(self._release())
+
+    def _pause(self) -> float:
+        """Seconds until the next renewal, or until the first write where that comes earlier."""
+        pause = RENEW_SECONDS * (0.9 + 0.2 * random.random())  # noqa: S311 - jitter
+        settling = self._settled_at - self.clock()
+        return min(pause, settling) if settling > 0 else pause
 
     async def _attempt(self) -> None:
         started = self.clock()
@@ -94,16 +117,23 @@ class Leadership:
 
     async def _acquire_or_renew(self) -> bool:
         lease = await self.cluster.get(LEASES, self.namespace, self.name)
-        if lease is None:
-            await self.cluster.create(LEASES, self._lease(None))
-            return True
-        holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
-        if holder and holder != self.identity and not self._expired(lease, holder):
+        holder = str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
+        others = holder not in ("", self.identity)
+        if lease is None or holder != self.identity:
+            self._held = False
+        if lease is not None and others and not self._expired(lease, holder):
             self._renewed_at = float("-inf")
             return False
-        await self.cluster.replace(LEASES, self._lease(lease))
-        if holder not in ("", self.identity):
-            self._settled_at = self.clock() + SETTLE_SECONDS
+        if not self._held:
+            # Closed until the answer is there: it may come late, or never.
+            self._settled_at = float("inf")
+        if lease is None:
+            await self.cluster.create(LEASES, self._lease(None))
+        else:
+            await self.cluster.replace(LEASES, self._lease(lease))
+        if not self._held:
+            self._settled_at = self.clock() + _settling(lease, expired=others)
+            self._held = True
         return True
 
     def _expired(self, lease: Object, holder: str) -> bool:
@@ -135,6 +165,9 @@ class Leadership:
             lease = await self.cluster.get(LEASES, self.namespace, self.name)
             if lease is not None and (lease.get("spec") or {}).get("holderIdentity") == self.identity:
                 lease["spec"]["holderIdentity"] = ""
+                if self.clock() >= self._settled_at:
+                    # Otherwise the next one has to wait for the same reason as this one.
+                    lease["spec"]["leaseDurationSeconds"] = RELEASED_SECONDS
                 lease["spec"]["renewTime"] = _moment()
                 await self.cluster.replace(LEASES, lease)
                 log.info("gave the Lease up", extra={"lease": self.name})

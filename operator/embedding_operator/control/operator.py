@@ -22,9 +22,11 @@ from embedding_operator.control.reconciler import Reconciler, Rhythm
 from embedding_operator.control.server import Health, serve
 from embedding_operator.control.sources import Sources
 from embedding_operator.control.watchdog import Silence
+from embedding_operator.errors import CannotListen
 from embedding_operator.judge.decisions import RuntimeDefaults
 from embedding_operator.metrics_api.service import Listening, MetricsApi
 from embedding_operator.observe.endpoints import EndpointReader
+from embedding_operator.observe.mirror import Mirror
 from embedding_operator.observe.observer import Observer
 from embedding_operator.observe.polling import Poller
 from embedding_operator.settings import Settings
@@ -51,15 +53,18 @@ def identity_of_operator(settings: Settings) -> OperatorIdentity:
     return OperatorIdentity(settings.namespace, POD_LABELS, defaults)
 
 
-def _metrics_api(settings: Settings, cluster: ClusterClient) -> MetricsApi | None:
+def _metrics_api(settings: Settings, cluster: ClusterClient, mirror: Mirror) -> MetricsApi | None:
     if not settings.metrics_api_enabled:
         return None
     listening = Listening(settings.host, settings.metrics_api_port, settings.metrics_api_cert_dir)
-    return MetricsApi(cluster, listening, utc_now, settings.metrics_api_read_seconds)
+    return MetricsApi(cluster, mirror, listening, utc_now, settings.metrics_api_read_seconds)
 
 
 class Operator:
-    """One replica of the operator. `run` returns after SIGTERM or SIGINT, with the Lease given up."""
+    """One replica of the operator. `run` returns after SIGTERM or SIGINT, with the Lease given up.
+
+    It raises CannotListen when a port is taken, and SystemExit when a part of it ended that should not.
+    """
 
     def __init__(self, settings: Settings, api: ApiClient, lease_api: ApiClient, watch_api: ApiClient) -> None:
         self.settings = settings
@@ -100,7 +105,7 @@ class Operator:
             now=utc_now,
             manage_monitoring=settings.manage_monitoring,
         )
-        self.metrics_api = _metrics_api(settings, self.watch_cluster)
+        self.metrics_api = _metrics_api(settings, self.watch_cluster, self.sources.mirror)
         self.metrics.queue_depth.set_function(lambda: self.queue.depth)
         self.metrics.queue_oldest_seconds.set_function(lambda: self.queue.oldest_seconds)
         self.metrics.leader.set_function(lambda: 1.0 if self.leadership.may_write() else 0.0)
@@ -122,6 +127,8 @@ class Operator:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 if task.get_name() != "stop":
+                    if isinstance(error := task.exception(), CannotListen):
+                        raise error
                     log.error("the %s task ended", task.get_name(), exc_info=task.exception())
                     raise SystemExit(1)
             log.info("stopping")
@@ -161,7 +168,7 @@ class Operator:
         else:
             await self._stop_workers()
             self.queue.clear()
-            self.metrics.service_ready.clear()
+            self.reconciler.clear()
 
     async def _stop_workers(self) -> None:
         for worker in self._workers:

@@ -19,6 +19,8 @@ Key = tuple[str, str]
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 300.0
 OLDEST_TURN = 4
+SLACK = 64
+"""So many superseded entries are not worth cleaning up."""
 
 
 class Urgency(IntEnum):
@@ -78,7 +80,19 @@ class WorkQueue:
             when = self._due[key]
         self._due[key] = when
         heapq.heappush(self._heaps[min(urgency, known)], (when, key))
+        if sum(map(len, self._heaps)) > 2 * len(self._due) + SLACK:
+            self._compact()
         self._changed.set()
+
+    def _compact(self) -> None:
+        """Drop what was superseded by an earlier time: until its own time it would only take room."""
+        for heap in self._heaps:
+            heap[:] = {(when, key) for when, key in heap if self._due.get(key) == when}
+            heapq.heapify(heap)
+
+    def failures(self, key: Key) -> int:
+        """How many looks in a row have failed."""
+        return self._failures.get(key, 0)
 
     def forget(self, key: Key) -> None:
         """The resource is gone: its failures are forgotten. What is still queued stays: one more look costs little,

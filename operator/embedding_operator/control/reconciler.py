@@ -6,22 +6,25 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from embedding_operator.act import events
-from embedding_operator.act.apply import Applier, Change, after
+from embedding_operator.act.apply import Applier
+from embedding_operator.act.events import Notice, Throttle
+from embedding_operator.act.outcome import Change, Outcome, after
+from embedding_operator.act.repairs import Repairs
 from embedding_operator.act.status import write_status
 from embedding_operator.api import EmbeddingService, parse
 from embedding_operator.api.constants import RUNTIME_PORT
 from embedding_operator.api.kinds import BY_KIND, EMBEDDING_SERVICES
 from embedding_operator.cluster import ClusterClient, ClusterError, NotLeading
-from embedding_operator.control.consequences import Consequence, consequence, retry_delay
+from embedding_operator.control.consequences import consequence, retry_delay
 from embedding_operator.control.plan import OperatorIdentity, Plan, plan
 from embedding_operator.control.queue import Key, WorkQueue
-from embedding_operator.errors import InvalidSpec, OperatorError
+from embedding_operator.errors import InvalidSpec, OperatorError, Waiting
 from embedding_operator.judge.conditions import NOT_OBSERVED, Truth, Verdict
 from embedding_operator.judge.reasons import Reason
 from embedding_operator.judge.status import Judgement, Memory, judge
@@ -58,16 +61,19 @@ def accepted_verdict(service: EmbeddingService) -> Verdict:
     return Verdict(Truth.TRUE, Reason.ACCEPTED, "the spec is understood")
 
 
-def interest_of(resource: Mapping[str, Any], service: EmbeddingService | None, *, monitoring: bool) -> Interest:
-    """What has to be read for this service. Pure."""
-    if service is None:
-        return Interest(children=(), port=RUNTIME_PORT, tls=False)
-    children = [(resource, name) for resource, name in inventory(service) if monitoring or not resource.monitoring]
-    return Interest(
-        children=tuple(children),
-        port=RUNTIME_PORT,
-        tls=service.spec.runtime.tls is not None,
-    )
+def interest_of(name: str, *, monitoring: bool) -> Interest:
+    """What has to be read for the service of this name. What was asked for before may run still: the spec is not asked.
+    Pure."""
+    children = [(kind, child) for kind, child in inventory(name) if monitoring or not kind.monitoring]
+    return Interest(children=tuple(children), port=RUNTIME_PORT)
+
+
+def forbidden(snapshot: Snapshot) -> OperatorError | None:
+    """What follows from kinds that may not be read; None when all could be. Pure."""
+    if not snapshot.unread:
+        return None
+    words = "; ".join(f"{kind}: {said}" for (_, kind), said in snapshot.unread.items())
+    return OperatorError(f"cannot be read, and is left as it is: {words}", reason=Reason.FORBIDDEN.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +86,8 @@ class Sight:
     plan: Plan | None
     """None when nothing may be done."""
     accepted: Verdict
-    applied: Verdict
-    blocked: Consequence | None
+    error: OperatorError | None
+    """What stands in the way already: a spec that is not understood, a kind that may not be read."""
 
 
 @dataclass(slots=True)
@@ -98,6 +104,8 @@ class Reconciler:
     instance: str
     now: Callable[[], datetime]
     manage_monitoring: bool = False
+    throttle: Throttle = field(default_factory=Throttle)
+    repairs: Repairs = field(default_factory=Repairs)
     _memory: dict[Key, Memory] = field(default_factory=dict)
     _waits: dict[Key, tuple[float, Verdict | None]] = field(default_factory=dict)
     """By service that is not settled: the last wait, and the verdict it began with."""
@@ -124,12 +132,25 @@ class Reconciler:
         """The resource is gone."""
         self._memory.pop(key, None)
         self._waits.pop(key, None)
+        self.applier.forget(key)
+        self.throttle.forget(key)
+        self.repairs.forget(key)
         self.observer.poller.forget(key)
         self.queue.forget(key)
         try:
             self.metrics.service_ready.remove(*key)
         except KeyError:
             return
+
+    def clear(self) -> None:
+        """Somebody else looks from now on: what is remembered here would only grow old."""
+        self._memory.clear()
+        self._waits.clear()
+        self.applier.clear()
+        self.throttle.clear()
+        self.repairs.clear()
+        self.observer.poller.clear()
+        self.metrics.service_ready.clear()
 
     async def _reconcile(self, key: Key) -> tuple[str, float | None, bool]:
         """(result for the metric, seconds until the next look, whether it failed)."""
@@ -142,23 +163,30 @@ class Reconciler:
             # Owner references let the garbage collector remove the children; there is nothing to do here.
             self.forget(key)
             return "gone", None, False
-        service, snapshot, blocked = sight.service, sight.snapshot, sight.blocked
-        applied = sight.applied
-        changes: tuple[Change, ...] = ()
+        service, snapshot = sight.service, sight.snapshot
+        outcome = Outcome()
         if sight.plan is not None:
-            try:
-                changes = await self._act(sight.plan, snapshot)
-                snapshot = after(snapshot, changes)
-                applied = APPLIED
-            except OperatorError as error:
-                blocked = consequence(error)
-                applied = blocked.verdict
+            outcome = await self._act(key, sight.plan, snapshot)
+            snapshot = after(snapshot, outcome.changes)
+        errors = [error for error in (*outcome.failures, sight.error) if error is not None]
+        error = Outcome((), tuple(errors)).failure
+        blocked = consequence(error) if error is not None else None
+        applied = APPLIED if blocked is None else NOT_OBSERVED if isinstance(error, InvalidSpec) else blocked.verdict
+        if blocked is not None and blocked.failed and not self.queue.failures(key) and snapshot.resource.get("status"):
+            # One failure is no news: what is tried again in a second mostly passes, and no one has to be woken for it.
+            log.info("%s; trying again", blocked.verdict.message, extra={"service": "/".join(key)})
+            await self._post(key, snapshot, events.of_changes(outcome.changes))
+            return blocked.result, blocked.retry_after, True
         memory = self._memory.get(key, Memory())
         judgement = judge(snapshot, service, accepted=sight.accepted, applied=applied, memory=memory)
-        await self._report(key, snapshot, judgement, changes)
+        await self._report(key, snapshot, judgement, outcome.changes)
+        if blocked is not None and blocked.failed:
+            return blocked.result, blocked.retry_after, True
         if blocked is not None:
-            return blocked.result, blocked.retry_after, blocked.failed
-        if changes:
+            # Nothing more can be done, but what runs goes on, and is told as truly as before.
+            waits = (self._next_look(key, judgement), blocked.retry_after)
+            return blocked.result, min(wait for wait in waits if wait is not None), False
+        if outcome.changes:
             return "changed", min(1.0, self.rhythm.progress), False
         return "unchanged", self._next_look(key, judgement), False
 
@@ -168,25 +196,20 @@ class Reconciler:
         if resource is None or "deletionTimestamp" in resource["metadata"]:
             return None
         service: EmbeddingService | None = None
-        blocked: Consequence | None = None
-        accepted, applied = NOT_OBSERVED, NOT_OBSERVED
+        error: OperatorError | None = None
         try:
             service = parse(resource)
             accepted = accepted_verdict(service)
-        except InvalidSpec as error:
-            blocked = consequence(error)
-            accepted = blocked.verdict
-        interest = interest_of(resource, service, monitoring=self.manage_monitoring)
-        try:
-            snapshot = await self.observer.snapshot(resource, interest, live=live)
-        except ClusterError as error:
-            if not error.forbidden:
-                raise
-            snapshot = Snapshot(resource=resource, now=self.now())
-            blocked = blocked or consequence(OperatorError(error.message, reason=Reason.FORBIDDEN.value))
-            applied = blocked.verdict
-        wanted = plan(service, snapshot, self.operator) if service is not None and blocked is None else None
-        return Sight(service, snapshot, wanted, accepted, applied, blocked)
+        except InvalidSpec as invalid:
+            error = invalid
+            accepted = consequence(invalid).verdict
+        interest = interest_of(key[1], monitoring=self.manage_monitoring)
+        snapshot = await self.observer.snapshot(resource, interest, live=live)
+        error = error or forbidden(snapshot)
+        # Where not everything can be read, what runs is kept as it should be, but nothing is begun.
+        may_act = service is not None and (error is None or snapshot.deployment is not None)
+        wanted = plan(service, snapshot, self.operator) if service is not None and may_act else None
+        return Sight(service, snapshot, wanted, accepted, error)
 
     def _has_to_act(self, sight: Sight) -> bool:
         wanted = sight.plan
@@ -194,9 +217,13 @@ class Reconciler:
             wanted.children, sight.snapshot, hand_over=wanted.hand_over
         )
 
-    async def _act(self, wanted: Plan, snapshot: Snapshot) -> tuple[Change, ...]:
-        changes = await self.applier.apply(wanted.children, snapshot, hand_over=wanted.hand_over)
-        for change in changes:
+    async def _act(self, key: Key, wanted: Plan, snapshot: Snapshot) -> Outcome:
+        hold = self.repairs.held(key, snapshot.generation, snapshot.now)
+        if hold is not None and self.applier.is_needed(wanted.children, snapshot, hand_over=wanted.hand_over):
+            return Outcome((), (Waiting(hold.message, reason=Reason.RETRYING.value, seconds=hold.seconds),))
+        outcome = await self.applier.apply(wanted.children, snapshot, hand_over=wanted.hand_over)
+        self.repairs.note(key, snapshot.generation, outcome.changes, snapshot.now)
+        for change in outcome.changes:
             if change.live is not None:
                 resource = BY_KIND[change.live["apiVersion"], change.live["kind"]]
                 self.observer.mirror.learn(resource, change.live)
@@ -207,7 +234,7 @@ class Reconciler:
                 change.name,
                 extra={"service": f"{snapshot.namespace}/{snapshot.name}", "fields": ",".join(change.fields[:8])},
             )
-        return changes
+        return outcome
 
     async def _report(
         self,
@@ -233,7 +260,11 @@ class Reconciler:
         for notice in notices:
             if notice.action == "Reconcile":
                 log.info("%s: %s", notice.reason, notice.message, extra={"service": "/".join(key)})
-        await events.post(self.cluster, resource, notices, instance=self.instance, now=snapshot.now)
+        await self._post(key, snapshot, notices)
+
+    async def _post(self, key: Key, snapshot: Snapshot, notices: Iterable[Notice]) -> None:
+        admitted = self.throttle.admit(key, notices, snapshot.now)
+        await events.post(self.cluster, snapshot.resource, admitted, instance=self.instance, now=snapshot.now)
 
     def _next_look(self, key: Key, judgement: Judgement) -> float:
         """Seconds until the next look that nobody asks for. While nothing moves, looks become rare: the watches tell

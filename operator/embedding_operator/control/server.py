@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from embedding_operator.errors import CannotListen
 from embedding_operator.telemetry import Metrics
 
 
@@ -20,7 +21,7 @@ class Health:
 
 
 async def serve(metrics: Metrics, health: Health, *, host: str | None, port: int) -> web.AppRunner:
-    """Start listening; stop with `cleanup()` of what is returned. Raises OSError when the port is taken."""
+    """Start listening; stop with `cleanup()` of what is returned. Raises CannotListen when the port is taken."""
 
     def probe(check: Callable[[], str | None]) -> Callable[[web.Request], object]:
         async def handler(request: web.Request) -> web.Response:
@@ -38,5 +39,9 @@ async def serve(metrics: Metrics, health: Health, *, host: str | None, port: int
     application.router.add_get("/metrics", scrape)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise CannotListen("operator's health and metrics", port, "EMBEDDING_OPERATOR_PORT", error) from error
     return runner

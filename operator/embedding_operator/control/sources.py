@@ -134,17 +134,24 @@ class Sources:
             scope = self.mirror.scopes[EMBEDDING_SERVICES, namespace]
             listed: dict[Key, str] = {}
             before = self._deliveries.count
+            version = ""
             try:
-                async for page, _ in self.cluster.pages(EMBEDDING_SERVICES, namespace, size=PAGE_SIZE):
+                async for page, moment in self.cluster.pages(EMBEDDING_SERVICES, namespace, size=PAGE_SIZE):
+                    version = moment
                     for live in page:
                         scope.put(live)
                         listed[key_of(live)] = str(live["metadata"]["resourceVersion"])
             except ClusterError as error:
                 log.warning("cannot list EmbeddingServices: %s", error.message)
+                scope.refused(error)
+                if error.status:
+                    # It answered. What it refuses is no sign of a watch that has gone quiet: the other namespaces are
+                    # served, and a restart would change nothing for this one.
+                    scope.heard()
                 # A namespace that is gone or closed is its watch's business; the rest is worth another try soon.
                 complete = complete and error.forbidden
                 continue
-            scope.keep(listed.keys())
+            scope.keep(listed.keys(), version)
             for key in listed:
                 self._enqueue(key, spread * random.random(), Urgency.ROUTINE)  # noqa: S311 - jitter
             self._begin_check(namespace, listed, before)

@@ -8,11 +8,12 @@ fails gives it its reason and message. Kubernetes' API conventions hold: every t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from embedding_operator.api.kinds import DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, PODS, Resource
 from embedding_operator.judge.identity import Identity, serving
 from embedding_operator.judge.pods import Problem
 from embedding_operator.judge.reasons import Reason
@@ -56,10 +57,14 @@ class Facts:
     """How many Pods must be ready for the service to be: `replicas`, or `minReplicas` with autoscaling."""
     autoscaler: Object | None = None
     autoscaling: bool = False
+    unread: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Kinds that may not be read, as `Snapshot.unread` has them."""
     in_place: bool = False
     """Whether an automatic rollout gave up surging, because no accelerator is free for one more Pod."""
 
 
+MESSAGE_LENGTH = 4096
+"""Some API servers' refusals repeat whole objects. A status may not be longer than the API server admits."""
 NOT_OBSERVED = Verdict(Truth.UNKNOWN, Reason.NOT_OBSERVED, "not looked at yet")
 
 
@@ -77,6 +82,12 @@ def _because(problem: Problem) -> Verdict:
     return Verdict(Truth.FALSE, reason, _named(problem))
 
 
+def _unread(facts: Facts, kind: Resource) -> Verdict | None:
+    """Unknown for what depends on a kind that may not be read: not being able to look makes nothing False."""
+    why = facts.unread.get((kind.api_version, kind.kind))
+    return None if why is None else Verdict(Truth.UNKNOWN, Reason.FORBIDDEN, f"{kind.plural} cannot be read: {why}")
+
+
 def _refused(rollout: Rollout | None) -> Verdict | None:
     """Pods that the API server does not admit: there is no Pod to tell of it."""
     if rollout is None or not rollout.failure:
@@ -89,6 +100,11 @@ def available(facts: Facts) -> Verdict:
     serves = len(serving(facts.pods))
     if serves:
         return Verdict(Truth.TRUE, Reason.SERVING, f"{serves} Pod{'s' if serves != 1 else ''} serving")
+    unread = _unread(facts, PODS)
+    if unread is not None:
+        counted = facts.rollout.available if facts.rollout is not None and facts.rollout.observed else 0
+        said = f"the Deployment counts {counted} available; {unread.message}"
+        return Verdict(Truth.TRUE, Reason.SERVING, said) if counted else unread
     if facts.suspended:
         return Verdict(Truth.FALSE, Reason.SUSPENDED, "spec.suspend is set: no Pods run")
     problem = _first_problem(facts)
@@ -101,8 +117,9 @@ def progressing(facts: Facts) -> Verdict:
     """True while a change is on its way to all Pods; False when it arrived or is stuck."""
     rollout = facts.rollout
     if rollout is None:
-        if not facts.applied.holds:
-            return NOT_OBSERVED
+        unread = _unread(facts, DEPLOYMENTS)
+        if unread is not None or not facts.applied.holds:
+            return unread or NOT_OBSERVED
         return Verdict(Truth.TRUE, Reason.ROLLING_OUT, "the Deployment has just been created")
     if not rollout.observed:
         return Verdict(Truth.TRUE, Reason.ROLLING_OUT, "the Deployment controller has not seen the last change yet")
@@ -123,9 +140,17 @@ def progressing(facts: Facts) -> Verdict:
 def model_loaded(facts: Facts) -> Verdict:
     """True when every serving Pod published the same vector space."""
     identity = facts.identity
+    unread = _unread(facts, PODS)
+    if unread is not None:
+        return unread
     if not identity.agreed:
         spaces = "; ".join(f"{space or 'none'}: {', '.join(names)}" for space, names in identity.fingerprints.items())
         return Verdict(Truth.FALSE, Reason.REPLICAS_DISAGREE, f"Pods serve different vector spaces: {spaces}")
+    if identity.unreachable:
+        name, error = next(iter(identity.unreachable.items()))
+        answered = identity.published + identity.silent
+        others = f"; {answered} of {answered + len(identity.unreachable)} Pods could be asked" if answered else ""
+        return Verdict(Truth.UNKNOWN, Reason.ENDPOINT_UNREACHABLE, f"Pod {name}: {error}{others}")
     if identity.published:
         model = identity.model
         text = f"{model.get('id', 'the model')} with {model.get('dimensions', '?')} dimensions"
@@ -133,9 +158,6 @@ def model_loaded(facts: Facts) -> Verdict:
     if identity.silent:
         text = "the runtime serves, but publishes no manifest: identity and fingerprint are unknown"
         return Verdict(Truth.TRUE, Reason.IDENTITY_NOT_PUBLISHED, text)
-    if identity.unreachable:
-        name, error = next(iter(identity.unreachable.items()))
-        return Verdict(Truth.UNKNOWN, Reason.ENDPOINT_UNREACHABLE, f"Pod {name}: {error}")
     problem = _first_problem(facts)
     if problem is None:
         return Verdict(Truth.UNKNOWN, Reason.NO_PODS, "no Pod runs")
@@ -146,6 +168,9 @@ def model_loaded(facts: Facts) -> Verdict:
 
 def scaling_active(facts: Facts) -> Verdict:
     """What the HorizontalPodAutoscaler says about itself."""
+    unread = _unread(facts, HORIZONTAL_POD_AUTOSCALERS)
+    if unread is not None and facts.autoscaling:
+        return unread
     if not facts.autoscaling:
         return Verdict(Truth.UNKNOWN, Reason.AUTOSCALING_OFF, "spec.autoscaling is not set")
     status = (facts.autoscaler or {}).get("status") or {}
@@ -223,6 +248,10 @@ def judge_conditions(facts: Facts) -> dict[str, Verdict]:
     return result
 
 
+def _cut(message: str) -> str:
+    return message if len(message) <= MESSAGE_LENGTH else message[: MESSAGE_LENGTH - 1] + "…"
+
+
 def as_conditions(
     verdicts: Mapping[str, Verdict], previous: Iterable[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[dict[str, Any]]:
@@ -238,7 +267,7 @@ def as_conditions(
                 "type": kind,
                 "status": verdict.status.value,
                 "reason": verdict.reason.value,
-                "message": verdict.message,
+                "message": _cut(verdict.message),
                 "observedGeneration": generation,
                 "lastTransitionTime": before["lastTransitionTime"] if before and unchanged else moment,
             }

@@ -45,7 +45,6 @@ class Problem:
     message: str
     container: str | None = None
     restarts: int = 0
-    since: datetime | None = None
     waiting: bool = False
     """True for a stage every start goes through (pulling, loading): no fault, only not done yet."""
 
@@ -71,10 +70,10 @@ def _scheduling(pod: PodState, accelerator: str | None) -> Problem | None:
     elif accelerator is not None and accelerator in missing:
         reason = Reason.WAITING_FOR_ACCELERATOR
     elif pod.scheduling_reason in ("", "SchedulingGated"):
-        return Problem(pod.name, Reason.STARTING, "waiting for the scheduler", since=pod.created, waiting=True)
+        return Problem(pod.name, Reason.STARTING, "waiting for the scheduler", waiting=True)
     else:
         reason = Reason.UNSCHEDULABLE
-    return Problem(pod.name, reason, _cut(message or pod.scheduling_reason), since=pod.created)
+    return Problem(pod.name, reason, _cut(message or pod.scheduling_reason))
 
 
 def _pulls(message: str) -> bool:
@@ -86,12 +85,12 @@ def _volume(pod: PodState) -> Problem | None:
     """Causes that only events name: the Pod is on a node, its containers wait for volumes."""
     for message in pod.warnings:
         if _MISSING_SECRET.search(message):
-            return Problem(pod.name, Reason.SECRET_NOT_FOUND, _cut(message), since=pod.created)
+            return Problem(pod.name, Reason.SECRET_NOT_FOUND, _cut(message))
         if _CLAIM.search(message):
-            return Problem(pod.name, Reason.CLAIM_NOT_BOUND, _cut(message), since=pod.created)
+            return Problem(pod.name, Reason.CLAIM_NOT_BOUND, _cut(message))
     mounts = [message for message in pod.warnings if re.search("mount|volume", message, re.I) and not _pulls(message)]
     if mounts:
-        return Problem(pod.name, Reason.VOLUME_MOUNT_FAILED, _cut(mounts[0]), since=pod.created)
+        return Problem(pod.name, Reason.VOLUME_MOUNT_FAILED, _cut(mounts[0]))
     return None
 
 
@@ -134,12 +133,12 @@ def _unready(pod: PodState, reading: Reading | None) -> Problem | None:
     own = reading is not None and container.name == CONTAINER_NAME
     said = (reading.error or reading.message) if reading is not None and own and not reading.ready else ""
     text = "; ".join(part.strip() for part in (probe, said) if part) or "its readiness probe fails"
-    return Problem(pod.name, Reason.PROBE_FAILED, _cut(text), container.name, container.restarts, pod.created)
+    return Problem(pod.name, Reason.PROBE_FAILED, _cut(text), container.name, container.restarts)
 
 
 def _container(pod: PodState, container: ContainerState) -> Problem | None:
     def problem(reason: Reason, message: str) -> Problem:
-        return Problem(pod.name, reason, _cut(message), container.name, container.restarts, pod.created)
+        return Problem(pod.name, reason, _cut(message), container.name, container.restarts)
 
     waiting = container.waiting_reason
     if waiting in _IMAGE_REASONS:
@@ -163,19 +162,19 @@ def _loading(pod: PodState, reading: Reading | None, now: datetime) -> Problem:
         text = "containers are being started"
         if pulling.startswith("Pulling image"):
             text = pulling[0].lower() + pulling[1:]
-        return Problem(pod.name, Reason.STARTING, _cut(text), since=pod.created, waiting=True)
+        return Problem(pod.name, Reason.STARTING, _cut(text), waiting=True)
     if reading.error is not None:
         container = runtime_container(pod)
         if container is not None and container.running_since and now - container.running_since < OPENING_TIME:
             text = "the runtime has just been started and has not opened its port yet"
-            return Problem(pod.name, Reason.STARTING, text, since=pod.created, waiting=True)
-        return Problem(pod.name, Reason.ENDPOINT_UNREACHABLE, _cut(reading.error), since=pod.created, waiting=True)
+            return Problem(pod.name, Reason.STARTING, text, waiting=True)
+        return Problem(pod.name, Reason.ENDPOINT_UNREACHABLE, _cut(reading.error), waiting=True)
     if reading.ready:
         gates = pod.ready_reason == _GATES
         text = f"ready; waits for {pod.ready_message}" if gates else "ready; its probe has not passed yet"
-        return Problem(pod.name, Reason.STARTING, _cut(text), since=pod.created, waiting=True)
+        return Problem(pod.name, Reason.STARTING, _cut(text), waiting=True)
     reason = Reason.MODEL_DOWNLOADING if reading.message.lower().startswith("downloading") else Reason.MODEL_LOADING
-    return Problem(pod.name, reason, _cut(reading.message or "loading"), since=pod.created, waiting=True)
+    return Problem(pod.name, reason, _cut(reading.message or "loading"), waiting=True)
 
 
 def pod_problem(
@@ -205,7 +204,7 @@ def _lost_node(pod: PodState) -> Problem | None:
     if pod.status_reason != _NODE_LOST and not (pod.containers_ready and not pod.ready_reason):
         return None
     text = pod.status_message or f"node {pod.node or 'unknown'} does not answer; the Pod may or may not still run there"
-    return Problem(pod.name, Reason.NODE_LOST, _cut(text), since=pod.created)
+    return Problem(pod.name, Reason.NODE_LOST, _cut(text))
 
 
 def _over(pod: PodState) -> Problem | None:
@@ -213,9 +212,9 @@ def _over(pod: PodState) -> Problem | None:
     if pod.phase != "Failed":
         return None
     if pod.status_reason == "Evicted":
-        return Problem(pod.name, Reason.EVICTED, _cut(pod.status_message or "evicted"), since=pod.created)
+        return Problem(pod.name, Reason.EVICTED, _cut(pod.status_message or "evicted"))
     text = ": ".join(part for part in (pod.status_reason, pod.status_message) if part)
-    return Problem(pod.name, Reason.POD_FAILED, _cut(text or "the Pod failed"), since=pod.created)
+    return Problem(pod.name, Reason.POD_FAILED, _cut(text or "the Pod failed"))
 
 
 def _outlived(pod: PodState, pods: Iterable[PodState]) -> bool:
@@ -247,4 +246,4 @@ def problems_of(
 def foreign_pods(pods: Iterable[PodState]) -> tuple[Problem, ...]:
     """Pods that carry the service's label without being its Deployment's: they neither count nor serve for it."""
     text = "has this service's label, but is not one of its Pods; the Service may send requests to it: remove the label"
-    return tuple(Problem(pod.name, Reason.FOREIGN_POD, text, since=pod.created) for pod in pods if not pod.terminating)
+    return tuple(Problem(pod.name, Reason.FOREIGN_POD, text) for pod in pods if not pod.terminating)

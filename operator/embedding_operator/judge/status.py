@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from embedding_operator.api import EmbeddingService, RolloutStrategy
-from embedding_operator.api.constants import SERVICE_LABEL
+from embedding_operator.api.constants import CONTAINER_NAME, SERVICE_LABEL
+from embedding_operator.api.kinds import DEPLOYMENTS
 from embedding_operator.api.service import EmbeddingServiceSpec
 from embedding_operator.judge.conditions import Facts, Verdict, as_conditions, judge_conditions
 from embedding_operator.judge.decisions import live_strategy
@@ -45,11 +46,36 @@ class Judgement:
     """Nothing is on its way: the next look may wait for the slow rhythm."""
 
 
-def required_replicas(spec: EmbeddingServiceSpec | None, rollout: Rollout | None) -> int:
+def required_replicas(spec: EmbeddingServiceSpec | None, rollout: Rollout | None, autoscaler: Object | None) -> int:
     """How many Pods must be ready for the service to be: what autoscaling guarantees, or what the Deployment asks."""
     if spec is not None and spec.autoscaling is not None:
         return spec.autoscaling.min_replicas
+    if spec is None and autoscaler is not None:
+        return int((autoscaler.get("spec") or {}).get("minReplicas") or 1)
     return rollout.desired if rollout is not None else 1
+
+
+def _accelerator(spec: EmbeddingServiceSpec | None, deployment: Object | None) -> str | None:
+    """The extended resource that the Pods ask for; of a spec that is not understood, what runs tells."""
+    if spec is not None:
+        resource = spec.accelerator.effective_resource
+        return resource.name if resource is not None else None
+    template = ((deployment or {}).get("spec") or {}).get("template") or {}
+    containers = (template.get("spec") or {}).get("containers") or ()
+    runtime = next((it for it in containers if it["name"] == CONTAINER_NAME), None) or {}
+    limits = (runtime.get("resources") or {}).get("limits") or {}
+    return next((name for name in limits if "/" in name), None)
+
+
+def _counts(snapshot: Snapshot, rollout: Rollout | None) -> dict[str, int]:
+    """Counts of Pods, by the Deployment; none where it may not be read, for zero would be a claim."""
+    if rollout is None and (DEPLOYMENTS.api_version, DEPLOYMENTS.kind) in snapshot.unread:
+        return {}
+    return {
+        "replicas": rollout.total if rollout else 0,
+        "readyReplicas": rollout.ready if rollout else 0,
+        "updatedReplicas": rollout.updated if rollout else 0,
+    }
 
 
 def _replaces_in_place(spec: EmbeddingServiceSpec | None, deployment: Object | None) -> bool:
@@ -57,14 +83,21 @@ def _replaces_in_place(spec: EmbeddingServiceSpec | None, deployment: Object | N
     return automatic and deployment is not None and live_strategy(deployment) is Strategy.MAX_UNAVAILABLE
 
 
-def _problem_entry(problem: Problem) -> dict[str, Any]:
-    entry: dict[str, Any] = {"pod": problem.pod, "reason": problem.reason.value, "message": problem.message}
-    if problem.container is not None:
-        entry["container"] = problem.container
-        entry["restarts"] = problem.restarts
-    if problem.since is not None:
-        entry["since"] = problem.since.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return entry
+def _problem_entries(
+    problems: Iterable[Problem], previous: Iterable[Mapping[str, Any]], now: datetime
+) -> list[dict[str, Any]]:
+    """`status.problems`. A problem that the status told of before began when it says; any other was seen just now."""
+    known = {(entry.get("pod"), entry.get("container"), entry.get("reason")): entry.get("since") for entry in previous}
+    moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    entries = []
+    for problem in [problem for problem in problems if not problem.waiting][:PROBLEMS_LENGTH]:
+        entry: dict[str, Any] = {"pod": problem.pod, "reason": problem.reason.value, "message": problem.message}
+        if problem.container is not None:
+            entry["container"] = problem.container
+            entry["restarts"] = problem.restarts
+        entry["since"] = known.get((problem.pod, problem.container, problem.reason.value)) or moment
+        entries.append(entry)
+    return entries
 
 
 def _history(
@@ -94,7 +127,6 @@ def judge(
 ) -> Judgement:
     """Everything `status` says. `service` is None when its spec could not be understood."""
     spec = service.spec if service is not None else None
-    resource = spec.accelerator.effective_resource if spec is not None else None
     before: Mapping[str, Any] = snapshot.resource.get("status") or {}
     deployment = snapshot.deployment
     rollout = rollout_of(deployment) if deployment is not None else None
@@ -102,8 +134,7 @@ def judge(
     foreign = foreign_pods(pod for pod in snapshot.pods if pod not in pods)
     readings = {pod.name: snapshot.readings[pod.name] for pod in pods if pod.name in snapshot.readings}
     identity = identity_of(pods, readings)
-    accelerator = resource.name if resource is not None else None
-    problems = problems_of(pods, readings, snapshot.now, accelerator)
+    problems = problems_of(pods, readings, snapshot.now, _accelerator(spec, deployment))
     verdicts = judge_conditions(
         Facts(
             accepted=accepted,
@@ -113,9 +144,11 @@ def judge(
             pods=pods,
             problems=problems,
             identity=identity,
-            minimum=required_replicas(spec, rollout),
+            minimum=required_replicas(spec, rollout, snapshot.autoscaler),
             autoscaler=snapshot.autoscaler,
-            autoscaling=spec is not None and spec.autoscaling is not None,
+            # What was asked for before the spec became unintelligible still runs.
+            autoscaling=snapshot.autoscaler is not None if spec is None else spec.autoscaling is not None,
+            unread=snapshot.unread,
             in_place=_replaces_in_place(spec, deployment),
         )
     )
@@ -123,9 +156,7 @@ def judge(
         "observedGeneration": snapshot.generation,
         "conditions": as_conditions(verdicts, before.get("conditions") or (), snapshot.generation, snapshot.now),
         "selector": f"{SERVICE_LABEL}={snapshot.name}",
-        "replicas": rollout.total if rollout else 0,
-        "readyReplicas": rollout.ready if rollout else 0,
-        "updatedReplicas": rollout.updated if rollout else 0,
+        **_counts(snapshot, rollout),
     }
     if service is not None:
         status["url"] = service.url
@@ -141,7 +172,7 @@ def judge(
             snapshot.now,
             fresh=any_fresh(readings, memory.metrics),
         ),
-        "problems": [_problem_entry(entry) for entry in (*problems, *foreign) if not entry.waiting][:PROBLEMS_LENGTH],
+        "problems": _problem_entries((*problems, *foreign), before.get("problems") or (), snapshot.now),
         "history": _history(list(before.get("history") or ()), rollout, identity, snapshot.now),
     }
     status.update({key: value for key, value in optional.items() if value})

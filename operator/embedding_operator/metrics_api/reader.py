@@ -48,7 +48,7 @@ class Reader:
 
     async def read_once(self) -> None:
         """Ask every Pod that is not being asked still. One that hangs is waited for no longer than a period."""
-        targets = self.directory.targets()
+        targets = list(self.directory.targets())
         for target in targets:
             if target.uid not in self._asking:
                 task = asyncio.create_task(self._read(target))

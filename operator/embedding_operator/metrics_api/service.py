@@ -1,4 +1,4 @@
-"""One metrics API per operator replica, leader or not: follows, reads, serves, and renews its certificates."""
+"""One metrics API per operator replica, leader or not: reads, serves, and renews its certificates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from pathlib import Path
 
 from embedding_operator.api.kinds import CONFIG_MAPS
 from embedding_operator.cluster import ClusterClient, ClusterError
+from embedding_operator.errors import CannotListen
 from embedding_operator.metrics_api import front_proxy
 from embedding_operator.metrics_api.directory import Directory
 from embedding_operator.metrics_api.front_proxy import FrontProxy, NoFrontProxy
 from embedding_operator.metrics_api.reader import Reader
 from embedding_operator.metrics_api.server import BadCertificate, Server, read_identity
 from embedding_operator.observe.endpoints import EndpointReader
+from embedding_operator.observe.mirror import Mirror
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +40,13 @@ class Listening:
 
 @dataclass(slots=True)
 class MetricsApi:
-    """`run` works until it is cancelled, and raises OSError when the port is taken."""
+    """`run` works until it is cancelled, and raises CannotListen when the port is taken.
+
+    `mirror` is kept up to date by others.
+    """
 
     cluster: ClusterClient
+    mirror: Mirror
     listening: Listening
     now: Callable[[], datetime]
     period: float
@@ -54,17 +60,18 @@ class MetricsApi:
         return None
 
     async def run(self) -> None:
-        directory = Directory()
         endpoints = EndpointReader(self.now)
-        reader = Reader(directory, endpoints, self.now, self.period)
+        reader = Reader(Directory(self.mirror), endpoints, self.now, self.period)
         self._server = Server(
             self.listening.host, self.listening.port, self.listening.certificate, answer=reader.answer
         )
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(directory.run(self.cluster))
                 group.create_task(reader.run())
                 group.create_task(self._keep_identity(self._server))
+        except ExceptionGroup as failures:
+            taken = failures.subgroup(CannotListen)
+            raise taken.exceptions[0] if taken is not None else failures from None
         finally:
             await self._server.close()
             await endpoints.aclose()
@@ -88,6 +95,9 @@ class MetricsApi:
                 log.warning("the metrics API cannot read who may ask it: %s", error.message)
             except (NoFrontProxy, BadCertificate) as error:
                 log.warning("the metrics API %s: %s", "keeps its certificates" if server.identity else "waits", error)
+            except OSError as error:
+                setting = "EMBEDDING_OPERATOR_METRICS_API_PORT"
+                raise CannotListen("metrics API", self.listening.port, setting, error) from error
             await asyncio.sleep(CERTIFICATE_SECONDS)
 
     async def _front_proxy(self) -> FrontProxy:

@@ -23,6 +23,9 @@ from embedding_operator.api.constants import HEALTH_READY_PATH, MANIFEST_PATH, M
 from embedding_operator.observe.snapshot import Object, Reading, RuntimeMetrics
 
 MAX_BODY_BYTES = 256 << 10
+MAX_TEXT = 512
+MAX_NUMBER = 2**53
+"""Of what a Pod answers nothing longer or larger is believed."""
 TIMEOUT_SECONDS = 3.0
 MAX_PARALLEL = 32
 MAX_PARALLEL_TROUBLED = 16
@@ -127,7 +130,10 @@ def _parse_ready(status: int, body: bytes) -> tuple[bool, str]:
 
 
 def _parse_manifest(body: bytes) -> Object | None:
-    """The bundled runtime's manifest, or None where another runtime answers something else."""
+    """What is used of the bundled runtime's manifest, or None where another runtime answers something else.
+
+    It ends up in the status, which the API server refuses as a whole for one value of a wrong type.
+    """
     try:
         manifest = _json_object(body)
     except UnreadableEndpoint:
@@ -135,11 +141,27 @@ def _parse_manifest(body: bytes) -> Object | None:
     if not isinstance(manifest.get("model"), dict):
         return None
     try:
-        ModelIdentity.model_validate(manifest["model"])
+        model = ModelIdentity.model_validate_json(orjson.dumps(manifest["model"]), strict=True).model_dump(mode="json")
     except ValidationError as error:
         field = ".".join(map(str, error.errors()[0]["loc"]))
         raise UnreadableEndpoint(f"the runtime's manifest has an unusable value in model.{field}") from error
-    return manifest
+    for field, value in model.items():
+        if not all(map(_fits, value if isinstance(value, list) else [value])):
+            raise UnreadableEndpoint(f"the runtime's manifest has an unusable value in model.{field}")
+    runtime = manifest.get("runtime")
+    version = runtime.get("version") if isinstance(runtime, dict) else None
+    return {"model": model, "runtime": {"version": version if isinstance(version, str) and _fits(version) else None}}
+
+
+def _fits(value: object) -> bool:
+    """Whether a status has room for it."""
+    if isinstance(value, str):
+        return len(value) <= MAX_TEXT
+    return not isinstance(value, int) or abs(value) <= MAX_NUMBER
+
+
+def _is_figure(value: float) -> bool:
+    return math.isfinite(value) and 0 <= value <= MAX_NUMBER
 
 
 def parse_metrics(text: str, at: datetime) -> RuntimeMetrics | None:
@@ -153,7 +175,7 @@ def parse_metrics(text: str, at: datetime) -> RuntimeMetrics | None:
                 sums[sample.name] = sums.get(sample.name, 0.0) + float(sample.value)
     except Exception:  # whatever the parser makes of it: what a Pod answers must not stop the operator
         return None
-    if "embedding_utilization" not in sums or not all(math.isfinite(sums.get(name, 0.0)) for name in _FIGURES):
+    if "embedding_utilization" not in sums or not all(_is_figure(sums.get(name, 0.0)) for name in _FIGURES):
         return None
     return RuntimeMetrics(
         utilization=sums["embedding_utilization"],

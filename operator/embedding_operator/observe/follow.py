@@ -15,6 +15,10 @@ from embedding_operator.cluster import BOOKMARK, WATCH_SECONDS, ClusterClient, C
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
+"""After an error, and after a watch that ended at once; doubled each time until something worked."""
+LONGEST_RETRY_SECONDS = 15.0
+SHORT_WATCH_SECONDS = 1.0
+"""A watch that ends earlier and told nothing was no watch."""
 RELIST_SECONDS = 300.0
 PAGE_SIZE = 100
 """How many objects are in memory at once while they are listed."""
@@ -33,8 +37,8 @@ class Sink(Protocol):
     def put(self, live: Object, *, gone: bool = False) -> None:
         """This one is there, new, changed or gone."""
 
-    def keep(self, keys: Set[Key]) -> None:
-        """These, by namespace and name, are all there are."""
+    def keep(self, keys: Set[Key], version: str) -> None:
+        """These, by namespace and name, were all there were at this resourceVersion."""
 
     def heard(self) -> None:
         """The API server answered, if only that nothing changed."""
@@ -59,8 +63,9 @@ async def follow(
     heard that often. After an error, and every `relist_seconds`, everything is listed again: what a watch lost is found
     then.
     """
-    said = ""
+    said, failures = "", 0
     while True:
+        began = float("inf")
         try:
             version, found = "", set[Key]()
             async for page, moment in cluster.pages(resource, namespace, labels=labels, size=PAGE_SIZE):
@@ -69,17 +74,25 @@ async def follow(
                 for live in page:
                     sink.put(live)
                 found |= {key_of(live) for live in page}
-            sink.keep(found)
-            said = ""
+            sink.keep(found, version)
             listed = time.monotonic()
             while time.monotonic() - listed < relist_seconds:
+                began, told = time.monotonic(), False
                 watch = cluster.watch(resource, version, labels=labels, namespace=namespace, seconds=watch_seconds)
                 async for kind, live in watch:
                     sink.heard()
+                    told = True
                     version = live["metadata"].get("resourceVersion") or version
                     if kind != BOOKMARK:
                         sink.put(live, gone=kind == "DELETED")
+                short = time.monotonic() - began < min(SHORT_WATCH_SECONDS, watch_seconds)
+                if short and not told:
+                    # Something in between cuts watches off. Lists still tell what there is, only later.
+                    raise ClusterError(0, "EndedAtOnce", f"the watch of {resource.plural} ended at once")
                 sink.heard()
+                said, failures = "", 0
+                if short:
+                    await asyncio.sleep(RETRY_SECONDS * (0.5 + random.random()))  # noqa: S311 - jitter
         except ClusterError as error:
             if error.status:
                 sink.heard()
@@ -87,4 +100,9 @@ async def follow(
             if error.message != said and error.status != 410:
                 log.warning("cannot follow %s in %s: %s", resource.plural, namespace or "all namespaces", error.message)
                 said = error.message
-            await asyncio.sleep(RETRY_SECONDS * (0.5 + random.random()))  # noqa: S311 - jitter
+            if time.monotonic() - began >= SHORT_WATCH_SECONDS:
+                failures = 0  # it worked for a while: what came meanwhile must not wait
+            longest = max(RETRY_SECONDS, min(LONGEST_RETRY_SECONDS, watch_seconds / 2))
+            delay = min(RETRY_SECONDS * 2.0 ** min(failures, 10), longest)
+            failures += 1
+            await asyncio.sleep(delay * (0.5 + random.random()))  # noqa: S311 - jitter

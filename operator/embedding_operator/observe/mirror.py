@@ -47,6 +47,11 @@ def service_of(live: Mapping[str, Any], resource: Resource) -> str:
     return str((metadata.get("labels") or {}).get(SERVICE_LABEL) or "")
 
 
+def _is_owned(live: Mapping[str, Any]) -> bool:
+    references = live["metadata"].get("ownerReferences") or ()
+    return any(reference.get("controller") and reference.get("kind") == KIND for reference in references)
+
+
 def is_newer(version: str, than: str) -> bool:
     """Whether a resourceVersion is a later one. Those of one kind are ordered numbers (API conventions, 1.35); what is
     no number is only told apart. Pure."""
@@ -55,9 +60,17 @@ def is_newer(version: str, than: str) -> bool:
     return version != than
 
 
+_FOREIGN_METADATA: Final = ("name", "namespace", "uid", "resourceVersion", "ownerReferences", "deletionTimestamp")
+"""All that is asked of an object that no EmbeddingService owns: that it is there, and whose it is."""
+
+
 def slim(live: Mapping[str, Any], resource: Resource) -> bytes:
-    """An object's text without the field managers nobody asks about. Pure."""
+    """An object's text without the field managers nobody asks about, and of somebody else's object only whose it is: a
+    label of ours may stand on anything, of any size. Pure."""
     metadata = dict(live["metadata"])
+    if resource is not EMBEDDING_SERVICES and not _is_owned(live):
+        metadata = {name: metadata[name] for name in _FOREIGN_METADATA if name in metadata}
+        return orjson.dumps({"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata})
     managers = metadata.pop("managedFields", None) or ()
     if resource is not EMBEDDING_SERVICES:
         # What of a child is still ours decides whether it is applied again, and how `replicas` changes hands.
@@ -141,11 +154,19 @@ class Scope:
     """Seconds of silence after which what is known is not relied on."""
     heard_at: float
     filled: bool = False
+    """Whether what is known was complete and has been followed since."""
+    listed: bool = False
+    """Whether everything has been seen once."""
+    forbidden: str | None = None
+    """Why this kind may not be read, in the API server's words, as long as that is its answer."""
 
-    def keep(self, keys: Set[Key]) -> None:
-        for key in [key for key in self.shelf.entries if self.namespace in (None, key[0]) and key not in keys]:
-            self.shelf.drop(key)
-        self.filled = True
+    def keep(self, keys: Set[Key], version: str) -> None:
+        for key, entry in list(self.shelf.entries.items()):
+            # What came after the list was made is not missing from it.
+            if self.namespace in (None, key[0]) and key not in keys and not is_newer(entry.version, version):
+                self.shelf.drop(key)
+        self.filled = self.listed = True
+        self.forbidden = None
 
     def put(self, live: Object, *, gone: bool = False) -> None:
         if gone:
@@ -158,10 +179,14 @@ class Scope:
 
     def refused(self, error: ClusterError) -> None:
         if error.not_found:
-            # The API of this kind is not installed: there are none.
-            self.keep(frozenset())
+            # The API of this kind, or the namespace, is not there: there are none.
+            for key in [key for key in self.shelf.entries if self.namespace in (None, key[0])]:
+                self.shelf.drop(key)
+            self.filled = self.listed = True
+            self.forbidden = None
         elif error.status != 410:
             self.filled = False
+            self.forbidden = error.message if error.forbidden else None
 
 
 class Mirror:
@@ -188,13 +213,20 @@ class Mirror:
         }
 
     def fresh(self, namespace: str) -> bool:
-        """Whether everything of this namespace has been listed and all its watches were heard lately."""
+        """Whether everything of this namespace that may be read has been listed and all its watches were heard lately.
+        Of kinds that may not be read, `unread` tells."""
         now = self._clock()
         return all(
-            scope.filled and now - scope.heard_at < scope.limit
-            for (_, where), scope in self.scopes.items()
+            (scope.filled or (scope.forbidden is not None and kind is not EMBEDDING_SERVICES))
+            and now - scope.heard_at < scope.limit
+            for (kind, where), scope in self.scopes.items()
             if where in (None, namespace)
         )
+
+    def unread(self, resource: Resource, namespace: str) -> str | None:
+        """Why objects of this kind may not be read there; None when they may."""
+        scopes = (self.scopes.get((resource, where)) for where in (None, namespace))
+        return next((scope.forbidden for scope in scopes if scope is not None and scope.forbidden is not None), None)
 
     def ages(self) -> dict[str, float]:
         """Plural of each kind -> seconds since its quietest watch was heard."""

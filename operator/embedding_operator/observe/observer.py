@@ -30,7 +30,6 @@ class Interest:
     children: Sequence[tuple[Resource, str]]
     """Kinds and names of the objects it may own."""
     port: int
-    tls: bool
 
 
 @dataclass(slots=True)
@@ -38,6 +37,7 @@ class Observer:
     """The only reader of the cluster. Raises ClusterError when the API server cannot be read.
 
     A look is either `live`, everything read from the API server now, or taken from the mirror, which costs no request.
+    A kind that may not be read is noted in the snapshot, and hides nothing of the others.
     """
 
     cluster: ClusterClient
@@ -57,28 +57,50 @@ class Observer:
     async def snapshot(self, resource: Object, interest: Interest, *, live: bool) -> Snapshot:
         """Look at everything once."""
         namespace, name = resource["metadata"]["namespace"], resource["metadata"]["name"]
-        looks = (self._child(kind, namespace, child, live=live) for kind, child in interest.children)
+        unread: dict[tuple[str, str], str] = {}
+        looks = (self._child(kind, namespace, child, unread, live=live) for kind, child in interest.children)
         found = zip(interest.children, await asyncio.gather(*looks), strict=True)
         children: dict[tuple[str, str, str], Object] = {
             (kind.api_version, kind.kind, child): there for (kind, child), there in found if there is not None
         }
-        pods = await self._pods(namespace, name, live=live)
+        pods = await self._pods(namespace, name, unread, live=live)
         own = [pod for pod in pods if belongs_to(pod, name)]
-        readings = await self.poller.readings((namespace, name), own, port=interest.port, tls=interest.tls)
-        return Snapshot(resource=resource, now=self.now(), children=children, pods=pods, readings=readings)
+        readings = await self.poller.readings((namespace, name), own, port=interest.port)
+        return Snapshot(
+            resource=resource, now=self.now(), children=children, pods=pods, readings=readings, unread=unread
+        )
 
-    async def _child(self, kind: Resource, namespace: str, name: str, *, live: bool) -> ClusterObject | None:
+    async def _child(
+        self, kind: Resource, namespace: str, name: str, unread: dict[tuple[str, str], str], *, live: bool
+    ) -> ClusterObject | None:
         if not live:
+            if (why := self.mirror.unread(kind, namespace)) is not None:
+                unread[kind.api_version, kind.kind] = why
+                return None
             return self.mirror.get(kind, namespace, name)
-        found = await self.cluster.get(kind, namespace, name)
+        try:
+            found = await self.cluster.get(kind, namespace, name)
+        except ClusterError as error:
+            _note(error, kind, unread)
+            return None
         if found is not None:
             self.mirror.learn(kind, found)
         return found
 
-    async def _pods(self, namespace: str, name: str, *, live: bool) -> tuple[PodState, ...]:
+    async def _pods(
+        self, namespace: str, name: str, unread: dict[tuple[str, str], str], *, live: bool
+    ) -> tuple[PodState, ...]:
         # Pods are only looked at, never written: where they are followed, there is no need to list them.
-        if live and not self.mirror.fresh(namespace):
-            objects, _ = await self.cluster.list(PODS, namespace, labels=f"{SERVICE_LABEL}={name}")
+        why = self.mirror.unread(PODS, namespace)
+        if not live and why is not None:
+            unread[PODS.api_version, PODS.kind] = why
+            return ()
+        if live and (why is not None or not self.mirror.fresh(namespace)):
+            try:
+                objects, _ = await self.cluster.list(PODS, namespace, labels=f"{SERVICE_LABEL}={name}")
+            except ClusterError as error:
+                _note(error, PODS, unread)
+                return ()
             pods = [pod_state(pod) for pod in objects]
         else:
             pods = list(self.mirror.pods(namespace, name))
@@ -96,3 +118,10 @@ class Observer:
                 return ()
             raise
         return warning_messages(events)
+
+
+def _note(error: ClusterError, kind: Resource, unread: dict[tuple[str, str], str]) -> None:
+    """Remember a kind that may not be read; any other failure is raised again."""
+    if not error.forbidden:
+        raise error
+    unread[kind.api_version, kind.kind] = error.message

@@ -49,6 +49,15 @@ def _controlling_replica_set(metadata: Object) -> str:
     return str(owner.get("name") or "") if owner.get("kind") == "ReplicaSet" else ""
 
 
+def _speaks_tls(pod: Object) -> bool:
+    """Whether the runtime container's probes use HTTPS."""
+    for container in (pod.get("spec") or {}).get("containers") or ():
+        if container.get("name") == CONTAINER_NAME:
+            probe = container.get("readinessProbe") or {}
+            return str((probe.get("httpGet") or {}).get("scheme") or "").upper() == "HTTPS"
+    return False
+
+
 def belongs_to(pod: PodState, deployment: str) -> bool:
     """Whether the Pod is one of this Deployment's. Its label alone does not say so: anybody can set a label."""
     return bool(pod.replica_set) and pod.replica_set == f"{deployment}-{pod.template_hash}"
@@ -85,6 +94,8 @@ def pod_state(pod: Object, warnings: tuple[str, ...] = ()) -> PodState:
             *(_container(entry, init=True) for entry in status.get("initContainerStatuses") or ()),
             *(_container(entry, init=False) for entry in status.get("containerStatuses") or ()),
         ),
+        tls=_speaks_tls(pod),
+        labels=dict(metadata.get("labels") or {}),
         warnings=warnings,
     )
 

@@ -70,7 +70,7 @@ class Poller:
     on_news: Callable[[Key], None]
     _pods: dict[Key, dict[str, _Pod]] = field(default_factory=dict)
 
-    async def readings(self, key: Key, pods: Iterable[PodState], *, port: int, tls: bool) -> dict[str, Reading]:
+    async def readings(self, key: Key, pods: Iterable[PodState], *, port: int) -> dict[str, Reading]:
         """Readings by Pod name, of the Pods of this service that run and have an address."""
         asked = {pod.uid: pod for pod in pods if may_be_asked(pod)}
         known = self._pods.get(key, {})
@@ -82,7 +82,7 @@ class Poller:
                 self._stop(state)
                 state = known[uid] = _Pod(_process(pod))
             if state.asking is None:
-                state.asking = asyncio.create_task(self._ask(key, state, pod.ip or "", port=port, tls=tls))
+                state.asking = asyncio.create_task(self._ask(key, state, pod.ip or "", port=port, tls=pod.tls))
         if known:
             self._pods[key] = known
         else:
@@ -126,6 +126,11 @@ class Poller:
         """The service is gone."""
         for pod in self._pods.pop(key, {}).values():
             self._stop(pod)
+
+    def clear(self) -> None:
+        """Nobody looks at anything any more."""
+        for key in list(self._pods):
+            self.forget(key)
 
     async def aclose(self) -> None:
         """Stop asking."""

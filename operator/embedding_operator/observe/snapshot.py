@@ -59,6 +59,9 @@ class PodState:
     """The Pod's own `status.reason`, e.g. `Evicted` or `NodeLost`."""
     status_message: str = ""
     containers: tuple[ContainerState, ...] = ()
+    tls: bool = False
+    """Whether its runtime speaks HTTPS: what its own probes use, whatever the spec says by now."""
+    labels: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     """What events say is wrong with this Pod, newest first; read only where its status does not say it."""
 
@@ -98,6 +101,9 @@ class Snapshot:
     pods: tuple[PodState, ...] = ()
     readings: Mapping[str, Reading] = field(default_factory=dict)
     """By Pod name; only Pods that have an address and a running container were asked."""
+    unread: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Kinds, as (apiVersion, kind), that could not be read, with the API server's own words. That none of such a kind
+    is here says nothing about what there is."""
 
     @property
     def name(self) -> str:
@@ -117,6 +123,15 @@ class Snapshot:
 
     def child(self, api_version: str, kind: str, name: str) -> Object | None:
         return self.children.get((api_version, kind, name))
+
+    def is_unread(self, body: Object) -> bool:
+        """Whether objects of this one's kind could not be read."""
+        return (body["apiVersion"], body["kind"]) in self.unread
+
+    @property
+    def pods_unread(self) -> str | None:
+        """Why the Pods could not be read; None when they were."""
+        return self.unread.get(("v1", "Pod"))
 
     @property
     def deployment(self) -> Object | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from embedding_operator.api import EmbeddingService
 from embedding_operator.api.kinds import CHILD_KINDS, CONFIG_MAPS, Resource
 
 
@@ -20,6 +19,6 @@ def child_name(service_name: str, kind: Resource) -> str:
     return f"{service_name}-dashboard" if kind is CONFIG_MAPS else service_name
 
 
-def inventory(service: EmbeddingService) -> tuple[ChildReference, ...]:
-    """Every object the service may own, whether it asks for it now or not."""
-    return tuple(ChildReference(kind, child_name(service.name, kind)) for kind in CHILD_KINDS)
+def inventory(service_name: str) -> tuple[ChildReference, ...]:
+    """Every object a service may own, whether it asks for it now or not, and whether its spec is understood or not."""
+    return tuple(ChildReference(kind, child_name(service_name, kind)) for kind in CHILD_KINDS)

@@ -11,12 +11,13 @@ from embedding_operator.api.kinds import NETWORK_POLICIES
 from .borrowed import NETWORKING, normalised
 from .context import Child, RenderContext
 from .metadata import child, selector
+from .ports import extra_ports
 
 PEER = NETWORKING + "NetworkPolicyPeer"
 
 
 def network_policy(service: EmbeddingService, context: RenderContext) -> Child:
-    """Admits the peers of the spec and the operator to the API port.
+    """Admits the peers of the spec and the operator to the ports of the Service.
 
     The kubelet's probes need no rule: traffic from the node of a Pod to the Pod is always admitted
     (https://kubernetes.io/docs/concepts/services-networking/network-policies/).
@@ -34,7 +35,7 @@ def network_policy(service: EmbeddingService, context: RenderContext) -> Child:
             "ingress": [
                 {
                     "from": [*(normalised(peer, PEER) for peer in service.spec.network_policy.allow_from), operator],
-                    "ports": [{"port": PORT_NAME, "protocol": "TCP"}],
+                    "ports": [{"port": name, "protocol": "TCP"} for name in (PORT_NAME, *extra_ports(service))],
                 }
             ],
         },

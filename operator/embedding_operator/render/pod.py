@@ -12,6 +12,7 @@ from .context import RenderContext
 from .environment import arguments, environment
 from .images import image_reference, pull_policy, pull_secrets
 from .metadata import labels, selector
+from .ports import extra_ports
 from .probes import PRE_STOP_SECONDS, probes, termination_grace_period_seconds
 from .volumes import mounted
 
@@ -61,7 +62,10 @@ def _runtime(service: EmbeddingService, context: RenderContext) -> Json:
         "args": arguments(service),
         "env": environment(service),
         "envFrom": _borrowed(spec.runtime.env_from, "EnvFromSource"),
-        "ports": [{"name": PORT_NAME, "containerPort": RUNTIME_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": name, "containerPort": port, "protocol": "TCP"}
+            for name, port in {PORT_NAME: RUNTIME_PORT, **extra_ports(service)}.items()
+        ],
         "resources": _resources(service),
         "volumeMounts": [
             *(it.mount() for it in mounted(service)),

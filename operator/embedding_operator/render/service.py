@@ -8,6 +8,7 @@ from embedding_operator.api.kinds import SERVICES
 
 from .context import Child
 from .metadata import child, selector
+from .ports import extra_ports
 
 
 def service(owner: EmbeddingService) -> Child:
@@ -21,6 +22,9 @@ def service(owner: EmbeddingService) -> Child:
         spec={
             "type": settings.type.value,
             "selector": selector(owner),
-            "ports": [{"name": PORT_NAME, "port": settings.port, "targetPort": PORT_NAME, "protocol": "TCP"}],
+            "ports": [
+                {"name": name, "port": port, "targetPort": name, "protocol": "TCP"}
+                for name, port in {PORT_NAME: settings.port, **extra_ports(owner)}.items()
+            ],
         },
     )

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from embedding_operator.api.kinds import CONFIG_MAPS
 from embedding_operator.cluster import ClusterClient, ClusterError
-from embedding_operator.metrics_api.directory import Table
 from embedding_operator.observe.follow import follow
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from devcluster import Cluster
+from tests.operator.observe.sink import Seen
 
 pytestmark = pytest.mark.cluster
 
@@ -39,16 +39,20 @@ def config_map(namespace: str, name: str, watched: str, **data: str) -> dict[str
 def test_changes_arrive_as_they_happen(cluster: Cluster, namespace: str) -> None:
     async def scenario(client: ClusterClient) -> None:
         await client.create(CONFIG_MAPS, config_map(namespace, "before", namespace))
-        table: Table[str] = Table(lambda live: (live.get("data") or {}).get("key", ""))
-        following = asyncio.create_task(follow(client, CONFIG_MAPS, f"watched={namespace}", table))
+        seen = Seen()
+        following = asyncio.create_task(follow(client, CONFIG_MAPS, f"watched={namespace}", seen))
 
         async def until(expected: dict[str, str]) -> None:
             wanted = {(namespace, name): value for name, value in expected.items()}
+
+            def found() -> dict[tuple[str, str], str]:
+                return {key: (live.get("data") or {}).get("key", "") for key, live in seen.entries.items()}
+
             deadline = time.monotonic() + 5  # far less than a failed watch would take to be replaced by a list
-            while table.entries != wanted and time.monotonic() < deadline:  # noqa: ASYNC110 - the table is plain data
+            while found() != wanted and time.monotonic() < deadline:  # noqa: ASYNC110 - what was seen is plain data
                 await asyncio.sleep(0.02)
-            assert table.entries.keys() == wanted.keys()
-            assert table.entries == wanted
+            assert found().keys() == wanted.keys()
+            assert found() == wanted
 
         try:
             await until({"before": ""})

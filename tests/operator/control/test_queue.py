@@ -231,3 +231,24 @@ def test_what_somebody_asked_for_overtakes_a_backlog_of_news_but_does_not_starve
         assert others == 25
 
     asyncio.run(main())
+
+
+def test_what_was_superseded_takes_no_room() -> None:
+    """A busy service is told of again and again, each time before its routine look is due."""
+
+    async def scenario(queue: WorkQueue) -> None:
+        keys = [("ns", str(index)) for index in range(10)]
+        for _ in range(1000):
+            for key in keys:
+                queue.add(key, 300.0)
+                queue.add(key, urgency=Urgency.NEWS)
+            for _ in keys:
+                queue.done(await queue.take(), 300.0)
+            for key in keys:
+                queue.add(key, urgency=Urgency.NEWS)
+                queue.add(key, urgency=Urgency.NEWS)
+        assert sum(map(len, queue._heaps)) < 200
+        taken = [await queue.take() for _ in keys]
+        assert sorted(taken) == keys
+
+    run(scenario)

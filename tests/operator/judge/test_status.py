@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -341,3 +342,58 @@ def test_out_of_the_operators_reach_makes_nothing_false() -> None:
     assert condition(judgement, "Ready") == ("False", "Starting")
     assert condition(judgement, "Available") == ("False", "Starting")
     assert condition(judgement, "ModelLoaded") == ("Unknown", "EndpointUnreachable")
+
+
+def test_one_pod_that_cannot_be_asked_leaves_the_common_space_unknown() -> None:
+    """The others agree; what the last one serves nobody has seen."""
+    readings = {"minilm-1-a": answering(), "minilm-1-b": Reading(error="no route to host")}
+    judgement = judged(snapshot(pod(), pod("minilm-1-b"), readings=readings, live=deployment(replicas=2)))
+    assert condition(judgement, "ModelLoaded") == ("Unknown", "EndpointUnreachable")
+    message = next(it["message"] for it in judgement.status["conditions"] if it["type"] == "ModelLoaded")
+    assert "minilm-1-b" in message
+    assert "1 of 2 Pods" in message
+    # Their kubelets call both ready: a network in the operator's way is no reason to call the service anything else.
+    assert condition(judgement, "Ready") == ("True", "Ready")
+    # Two that differ are False, whoever else is silent.
+    apart = {**readings, "minilm-1-c": answering("sha256:two")}
+    judgement = judged(
+        snapshot(pod(), pod("minilm-1-b"), pod("minilm-1-c"), readings=apart, live=deployment(replicas=3))
+    )
+    assert condition(judgement, "ModelLoaded") == ("False", "ReplicasDisagree")
+
+
+def test_a_problem_began_when_it_was_first_seen() -> None:
+    """Not when its Pod was created: one may have served for weeks before."""
+    broken = pod(ready=False, container={"running_since": None, "terminated_reason": "Error", "exit_code": 1})
+    first = judged(snapshot(broken, live=deployment(ready=0))).status
+    assert [entry["since"] for entry in first["problems"]] == ["2026-11-20T12:00:00Z"]
+    later = snapshot(broken, live=deployment(ready=0), of=resource(**first))
+    later = replace(later, now=NOW + timedelta(hours=1))
+    assert judged(later).status["problems"] == first["problems"]
+    # Another problem of the same container began later.
+    killed = pod(ready=False, container={"running_since": None, "terminated_reason": "OOMKilled", "exit_code": 137})
+    other = judged(replace(later, pods=(killed,))).status["problems"]
+    assert [(entry["reason"], entry["since"]) for entry in other] == [("OutOfMemory", "2026-11-20T13:00:00Z")]
+
+
+UNREAD = {
+    ("v1", "Pod"): "pods is forbidden",
+    ("apps/v1", "Deployment"): "deployments.apps is forbidden",
+    ("autoscaling/v2", "HorizontalPodAutoscaler"): "horizontalpodautoscalers is forbidden",
+}
+
+
+def test_what_may_not_be_read_is_unknown_and_nothing_false() -> None:
+    of = resource({"model": {"persistentVolumeClaim": {"claimName": "m"}}, "autoscaling": {"maxReplicas": 3}})
+    judgement = judged(replace(snapshot(of=of), unread=UNREAD), applied=Verdict(Truth.FALSE, Reason.FORBIDDEN, "rbac"))
+    for kind in ("Available", "Progressing", "ModelLoaded", "ScalingActive"):
+        assert condition(judgement, kind) == ("Unknown", "Forbidden"), kind
+    assert condition(judgement, "Ready") == ("False", "Forbidden")
+    assert not judgement.status.keys() & {"replicas", "readyReplicas", "updatedReplicas"}
+
+
+def test_no_message_is_longer_than_the_api_server_admits() -> None:
+    """One that is would have the whole status refused, at every look."""
+    refused = Verdict(Truth.FALSE, Reason.REFUSED, "x" * 100_000)
+    judgement = judged(snapshot(pod(), readings=SERVES, live=deployment()), applied=refused)
+    assert max(len(entry["message"]) for entry in judgement.status["conditions"]) <= 4096

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 from embedding_operator.api.constants import RUNTIME_PORT
+from embedding_operator.api.kinds import HORIZONTAL_POD_AUTOSCALERS, PODS, Resource
 from embedding_operator.metrics_api.answers import MetricRequest, Refusal
-from embedding_operator.metrics_api.directory import Directory, Table
+from embedding_operator.metrics_api.directory import Directory
 from embedding_operator.metrics_api.reader import Reader
 from embedding_operator.observe.endpoints import EndpointReader
 from embedding_operator.observe.follow import key_of
+from embedding_operator.observe.mirror import Mirror
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 EVERY = MetricRequest("search", None)
@@ -62,10 +64,23 @@ class Runtime:
             await self.runner.cleanup()
 
 
-def fill(table: Table[Any], objects: list[dict[str, Any]]) -> None:
-    for live in objects:
-        table.put(live)
-    table.keep({key_of(live) for live in objects})
+class World:
+    """What the watches have delivered so far."""
+
+    def __init__(self) -> None:
+        kinds = (HORIZONTAL_POD_AUTOSCALERS, PODS)
+        self.mirror = Mirror(dict.fromkeys(kinds, 60.0), (None,), clock=lambda: 0.0, on_news=lambda key: None)
+        self.version = 0
+
+    def fill(self, resource: Resource, objects: list[dict[str, Any]]) -> None:
+        for live in objects:
+            self.put(resource, live)
+        self.mirror.scopes[resource, None].keep({key_of(live) for live in objects}, str(self.version))
+
+    def put(self, resource: Resource, live: dict[str, Any], *, gone: bool = False) -> None:
+        self.version += 1
+        metadata = {**live["metadata"], "resourceVersion": str(self.version)}
+        self.mirror.scopes[resource, None].put({**live, "metadata": metadata}, gone=gone)
 
 
 def pod(name: str, ip: str | None, *, service: str = "minilm", namespace: str = "search", **metadata: Any) -> Any:
@@ -88,19 +103,29 @@ def pod(name: str, ip: str | None, *, service: str = "minilm", namespace: str = 
     }
 
 
-def service(name: str = "minilm", namespace: str = "search", **spec: Any) -> Any:
-    return {"metadata": {"name": name, "namespace": namespace}, "spec": {"autoscaling": {"maxReplicas": 3}, **spec}}
+def autoscaler(name: str = "minilm", namespace: str = "search") -> Any:
+    owner = {"kind": "EmbeddingService", "name": name, "uid": f"uid-{name}", "controller": True}
+    labels = {"embedding-operator.io/service": name}
+    metadata = {
+        "name": name,
+        "namespace": namespace,
+        "uid": f"hpa-{name}",
+        "labels": labels,
+        "ownerReferences": [owner],
+    }
+    return {"metadata": metadata, "spec": {"maxReplicas": 3}}
 
 
-def run(scenario: Callable[[Directory, Reader, Clock, list[Runtime]], Awaitable[None]], runtimes: int = 3) -> None:
+def run(scenario: Callable[[World, Reader, Clock, list[Runtime]], Awaitable[None]], runtimes: int = 3) -> None:
     async def main() -> None:
-        clock, directory = Clock(), Directory()
+        clock, world = Clock(), World()
         listeners = [Runtime(f"{NETWORK}{number + 1}") for number in range(runtimes)]
         endpoints = EndpointReader(clock, timeout=2)
         for listener in listeners:
             await listener.start()
         try:
-            await scenario(directory, Reader(directory, endpoints, clock, period=5), clock, listeners)
+            reader = Reader(Directory(world.mirror), endpoints, clock, period=5)
+            await scenario(world, reader, clock, listeners)
         finally:
             await endpoints.aclose()
             for listener in listeners:
@@ -121,11 +146,11 @@ def refusal(reader: Reader, selector: str = "", request: MetricRequest = EVERY, 
 
 
 def test_only_autoscaled_services_are_read_and_selectors_select() -> None:
-    async def scenario(directory: Directory, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
+    async def scenario(world: World, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
         assert refusal(reader).code == 503
-        fill(directory.services, [service(), service("large"), {**service("still"), "spec": {}}])
-        fill(
-            directory.pods,
+        world.fill(HORIZONTAL_POD_AUTOSCALERS, [autoscaler(), autoscaler("large")])
+        world.fill(
+            PODS,
             [
                 pod("a", runtimes[0].address),
                 pod("b", runtimes[1].address, service="large"),
@@ -146,17 +171,17 @@ def test_only_autoscaled_services_are_read_and_selectors_select() -> None:
         assert refusal(reader, "a=b=c").code == 400
         assert refusal(reader, metric_selector="verb=get").code == 404
         # Autoscaling is switched off: at the next question already there is nothing.
-        directory.services.put({**service(), "spec": {}})
+        world.put(HORIZONTAL_POD_AUTOSCALERS, autoscaler(), gone=True)
         assert values(reader) == {"b": "1234m"}
 
     run(scenario)
 
 
 def test_loading_implausible_and_foreign_pods_are_left_out() -> None:
-    async def scenario(directory: Directory, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
-        fill(directory.services, [service()])
+    async def scenario(world: World, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
+        world.fill(HORIZONTAL_POD_AUTOSCALERS, [autoscaler()])
         names = "abc"
-        fill(directory.pods, [pod(name, runtime.address) for name, runtime in zip(names, runtimes, strict=True)])
+        world.fill(PODS, [pod(name, runtime.address) for name, runtime in zip(names, runtimes, strict=True)])
         await reader.read_once()
         assert set(values(reader)) == set(names)
         runtimes[0].figure = None  # it loads again
@@ -174,9 +199,9 @@ def test_loading_implausible_and_foreign_pods_are_left_out() -> None:
 
 
 def test_a_pod_that_falls_silent_is_left_out_when_its_figure_is_stale() -> None:
-    async def scenario(directory: Directory, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
-        fill(directory.services, [service()])
-        fill(directory.pods, [pod("a", runtimes[0].address), pod("b", runtimes[1].address)])
+    async def scenario(world: World, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
+        world.fill(HORIZONTAL_POD_AUTOSCALERS, [autoscaler()])
+        world.fill(PODS, [pod("a", runtimes[0].address), pod("b", runtimes[1].address)])
         await reader.read_once()
         await runtimes[0].stop()
         clock.forward(10)
@@ -191,14 +216,14 @@ def test_a_pod_that_falls_silent_is_left_out_when_its_figure_is_stale() -> None:
 
 
 def test_a_pod_on_its_way_out_is_left_out_and_forgotten() -> None:
-    async def scenario(directory: Directory, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
-        fill(directory.services, [service()])
-        fill(directory.pods, [pod("a", runtimes[0].address), pod("b", runtimes[1].address), pod("c", None)])
+    async def scenario(world: World, reader: Reader, clock: Clock, runtimes: list[Runtime]) -> None:
+        world.fill(HORIZONTAL_POD_AUTOSCALERS, [autoscaler()])
+        world.fill(PODS, [pod("a", runtimes[0].address), pod("b", runtimes[1].address), pod("c", None)])
         await reader.read_once()
         assert set(values(reader)) == {"a", "b"}
-        directory.pods.put(pod("a", runtimes[0].address, deletionTimestamp="2026-11-20T12:00:00Z"))
+        world.put(PODS, pod("a", runtimes[0].address, deletionTimestamp="2026-11-20T12:00:00Z"))
         assert set(values(reader)) == {"b"}
-        directory.pods.put(pod("b", runtimes[1].address), gone=True)
+        world.put(PODS, pod("b", runtimes[1].address), gone=True)
         assert refusal(reader).code == 404
         await reader.read_once()
         assert reader.figures == {}

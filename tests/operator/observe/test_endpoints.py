@@ -78,6 +78,10 @@ def test_another_runtime_without_manifest_and_our_metrics_is_ready_all_the_same(
         (healthy(metrics=(200, b"#" * (MAX_BODY_BYTES + 1), {})), "more than"),
         (healthy(metrics=(200, gzip.compress(b"#" * 10_000_000), {"content-encoding": "gzip"})), "content-encoding"),
         (healthy(manifest=(200, orjson.dumps(manifest(dimensions="many")), {})), "model.dimensions"),
+        (healthy(manifest=(200, orjson.dumps(manifest(dimensions="384")), {})), "model.dimensions"),
+        (healthy(manifest=(200, orjson.dumps(manifest(dimensions=2**60)), {})), "model.dimensions"),
+        (healthy(manifest=(200, orjson.dumps(manifest(id="x" * 1000)), {})), "model.id"),
+        (healthy(manifest=(200, orjson.dumps(manifest(modalities=["x" * 1000])), {})), "model.modalities"),
     ],
 )
 def test_what_is_not_as_agreed_is_an_error_and_no_exception(answers: Answers, words: str) -> None:
@@ -86,11 +90,21 @@ def test_what_is_not_as_agreed_is_an_error_and_no_exception(answers: Answers, wo
     assert words in reading.error
 
 
+@pytest.mark.parametrize("runtime", [None, [], "0.1.0", {"version": 1}, {"version": {"a": 1}}, {"version": "x" * 1000}])
+def test_a_version_that_is_none_is_left_out(runtime: object) -> None:
+    reading = read(healthy(manifest=(200, orjson.dumps({**manifest(), "runtime": runtime}), {})))
+    assert reading.error is None
+    assert reading.manifest is not None
+    assert reading.manifest["runtime"] == {"version": None}
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "embedding_utilization NaN",
         "embedding_utilization +Inf",
+        "embedding_utilization -1",
+        "embedding_utilization 1e300",
         "embedding_utilization 1\nembedding_tokens_total NaN",
         'a_1otal{x="y", ="q"} 1.0 1=3#',
         "no metrics at all {",

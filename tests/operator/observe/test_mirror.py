@@ -16,7 +16,7 @@ OURS = {"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {
 OTHERS = {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {}}}
 
 
-def child(name: str, version: int, *, uid: str = "u", owner: str | None = None, **metadata: Any) -> dict[str, Any]:
+def child(name: str, version: int, *, uid: str = "u", owner: str | None = "a", **metadata: Any) -> dict[str, Any]:
     references = [] if owner is None else [{"kind": "EmbeddingService", "name": owner, "controller": True, "uid": "o"}]
     return {
         "metadata": {
@@ -110,18 +110,18 @@ def test_news_goes_to_the_owner_whatever_the_label_says() -> None:
     scope = world.mirror.scopes[DEPLOYMENTS, None]
     scope.put(child("a", 5, owner="a", labels={LABEL: "other"}))
     assert world.told() == [("search", "a")]
-    scope.put(child("a", 6, labels={LABEL: "other"}))
+    scope.put(child("a", 6, owner=None, labels={LABEL: "other"}))
     assert sorted(world.told()) == [("search", "a"), ("search", "other")]
 
 
 def test_a_list_drops_what_it_does_not_have_in_its_own_namespace() -> None:
     world = World("search", "other")
     for scope in world.mirror.scopes.values():
-        scope.keep(set())
+        scope.keep(set(), "9")
     world.mirror.scopes[DEPLOYMENTS, "search"].put(child("a", 5))
-    world.mirror.scopes[DEPLOYMENTS, "other"].keep(set())
+    world.mirror.scopes[DEPLOYMENTS, "other"].keep(set(), "9")
     assert world.version() == 5
-    world.mirror.scopes[DEPLOYMENTS, "search"].keep(set())
+    world.mirror.scopes[DEPLOYMENTS, "search"].keep(set(), "9")
     assert world.version() is None
 
 
@@ -134,7 +134,7 @@ def test_fresh_is_what_was_listed_and_heard_lately() -> None:
     assert fresh() == (False, False)
     for (_, namespace), scope in world.mirror.scopes.items():
         if namespace == "search":
-            scope.keep(set())
+            scope.keep(set(), "9")
     assert fresh() == (True, False)
     world.now = LIMIT - 1
     for scope in world.mirror.scopes.values():
@@ -148,15 +148,25 @@ def test_fresh_is_what_was_listed_and_heard_lately() -> None:
 def test_a_kind_that_may_not_be_read_is_not_taken_for_empty() -> None:
     world = World()
     for scope in world.mirror.scopes.values():
-        scope.keep(set())
+        scope.keep(set(), "9")
     scope = world.mirror.scopes[DEPLOYMENTS, None]
     scope.refused(ClusterError(410, "Expired", "list again"))
     assert world.mirror.fresh("search")
-    scope.refused(ClusterError(403, "Forbidden", "no"))
+    scope.refused(ClusterError(500, "InternalError", "etcd"))
     assert not world.mirror.fresh("search")
+    # What is refused for want of a right is told from the mirror: asking for it at every look would change nothing.
+    scope.refused(ClusterError(403, "Forbidden", "no"))
+    assert world.mirror.fresh("search")
+    assert world.mirror.unread(DEPLOYMENTS, "search") == "no"
+    assert world.mirror.unread(SERVICES, "search") is None
+    scope.keep(set(), "9")
+    assert world.mirror.unread(DEPLOYMENTS, "search") is None
     # A kind that is not installed is a kind of which there is nothing.
     scope.refused(ClusterError(404, "NotFound", "no such API"))
     assert world.mirror.fresh("search")
+    # The resources themselves are read live as long as they are not followed.
+    world.mirror.scopes[EMBEDDING_SERVICES, None].refused(ClusterError(403, "Forbidden", "no"))
+    assert not world.mirror.fresh("search")
 
 
 def test_pods_are_found_by_label_and_kept_small() -> None:
@@ -170,3 +180,34 @@ def test_pods_are_found_by_label_and_kept_small() -> None:
     scope.put(child("three", 2, uid="three", labels={LABEL: "one"}))
     assert [pod.name for pod in world.mirror.pods("search", "two")] == ["two"]
     assert world.mirror.get(PODS, "search", "one") is None
+
+
+def test_a_list_drops_nothing_that_came_after_it() -> None:
+    """A page of a list takes time; what the watch delivers meanwhile is newer than the whole list."""
+    world = World()
+    scope = world.mirror.scopes[DEPLOYMENTS, None]
+    for name, version in (("old", 3), ("new", 12)):
+        scope.put(child(name, version, uid=name))
+    scope.keep(set(), "10")
+    assert world.mirror.get(DEPLOYMENTS, "search", "old") is None
+    assert world.mirror.get(DEPLOYMENTS, "search", "new") is not None
+
+
+def test_of_what_nobody_of_ours_owns_only_its_owner_is_kept() -> None:
+    """Anybody can put our label on anything, of any size."""
+    world = World()
+    scope = world.mirror.scopes[DEPLOYMENTS, None]
+    foreign = child("a", 5, owner=None, annotations={"theirs": "x" * 100_000}, labels={LABEL: "a"})
+    foreign["metadata"]["ownerReferences"] = [{"kind": "Team", "name": "theirs", "uid": "t", "controller": True}]
+    scope.put({**foreign, "data": {"big": "x" * 900_000}})
+    (entry,) = world.mirror.shelves[DEPLOYMENTS].entries.values()
+    assert isinstance(entry.content, bytes)
+    assert len(entry.content) < 500
+    live = world.mirror.get(DEPLOYMENTS, "search", "a")
+    assert live is not None
+    assert live["metadata"]["uid"] == "u"
+    assert live["metadata"]["ownerReferences"] == foreign["metadata"]["ownerReferences"]
+    assert world.told() == [("search", "a")]
+    # Once it is ours, all of it is.
+    scope.put(child("a", 6))
+    assert world.version() == 6

@@ -149,6 +149,40 @@ RUNTIME_EFFECTS: list[Effect] = [
     ("runtime.nim.profile", nim(profile="p"), lambda it: it.env["NIM_MODEL_PROFILE"], "p"),
     ("runtime.nim.runAsUser", nim(runAsUser=1000), lambda it: it.runtime["securityContext"]["runAsUser"], 1000),
     (
+        "runtime.nim.grpcPort",
+        {**nim(grpcPort=8001), "networkPolicy": {"enabled": True}},
+        lambda it: (
+            it.env["NIM_GRPC_API_PORT"],
+            it.env["NIM_TRITON_GRPC_PORT"],
+            it.runtime["ports"][1],
+            it.spec("Service")["ports"][1],
+            it.spec("NetworkPolicy")["ingress"][0]["ports"][1]["port"],
+        ),
+        (
+            "8001",
+            "8001",
+            {"name": "grpc", "containerPort": 8001, "protocol": "TCP"},
+            {"name": "grpc", "port": 8001, "targetPort": "grpc", "protocol": "TCP"},
+            "grpc",
+        ),
+    ),
+    (
+        "runtime.nim.metricsPort",
+        {**nim(metricsPort=8002), "monitoring": {"serviceMonitor": {"enabled": True, "interval": "15s"}}},
+        lambda it: (
+            it.env["NIM_TRITON_METRICS_PORT"],
+            it.runtime["ports"][1],
+            it.spec("Service")["ports"][1]["port"],
+            it.spec("ServiceMonitor")["endpoints"][1],
+        ),
+        (
+            "8002",
+            {"name": "metrics", "containerPort": 8002, "protocol": "TCP"},
+            8002,
+            {"port": "metrics", "path": "/metrics", "interval": "15s"},
+        ),
+    ),
+    (
         "runtime.nim.sharedMemorySizeLimit",
         nim(sharedMemorySizeLimit="8Gi"),
         lambda it: (it.volumes["shm"], it.mounts["shm"]),

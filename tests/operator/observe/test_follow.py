@@ -12,10 +12,11 @@ import pytest
 from aiohttp import web
 from embedding_operator.api.kinds import CONFIG_MAPS
 from embedding_operator.cluster import ClusterClient, ClusterError
-from embedding_operator.metrics_api.directory import Table
 from embedding_operator.observe import follow as following_module
 from embedding_operator.observe.follow import follow
 from kubernetes.aio.client import ApiClient, Configuration
+
+from tests.operator.observe.sink import Seen
 
 EXPIRED = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
 
@@ -39,6 +40,8 @@ async def api_server(watches: list[list[dict[str, Any]]], lists: list[list[str]]
         for event in watches.pop(0) if watches else [{"type": "WAIT"}]:
             if event["type"] == "WAIT":
                 await over.wait()
+            elif event["type"] == "PAUSE":
+                await asyncio.sleep(0.1)
             else:
                 await response.write(json.dumps(event).encode() + b"\n")
         return response
@@ -87,26 +90,62 @@ def test_what_was_missed_between_two_watches_is_found_by_the_list(monkeypatch: p
             [{"type": "ADDED", "object": live("last")}, {"type": "WAIT"}],
         ]
         lists = [["a"], ["b", "c"], ["c"]]
-        seen: list[str] = []
-
-        def keep(given: dict[str, Any]) -> str:
-            seen.append(str(given["metadata"]["name"]))
-            if seen[-1] == "last":
-                done.set()
-            return seen[-1]
-
-        done = asyncio.Event()
-        table: Table[str] = Table(keep)
-        assert not table.filled
+        seen = Seen(awaited="last")
         async with api_server(watches, lists) as client:
-            following = asyncio.create_task(follow(client, CONFIG_MAPS, None, table))
+            following = asyncio.create_task(follow(client, CONFIG_MAPS, None, seen))
             try:
-                await asyncio.wait_for(done.wait(), 10)
+                await asyncio.wait_for(seen.done.wait(), 10)
             finally:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
-        assert table.filled
-        assert seen == ["a", "b", "b", "c", "c", "last"]
-        assert set(table.entries) == {("search", "c"), ("search", "last")}
+        assert seen.lists == 3
+        assert seen.put_names == ["a", "b", "b", "c", "c", "last"]
+        assert set(seen.entries) == {("search", "c"), ("search", "last")}
+
+    asyncio.run(scenario())
+
+
+def test_watches_that_end_at_once_are_no_watches_and_no_storm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something between here and the API server that cuts every watch off: lists go on telling, ever more rarely."""
+    monkeypatch.setattr(following_module, "RETRY_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        seen = Seen(awaited="never")
+        async with api_server([[] for _ in range(100_000)], [["a"]]) as client:
+            following = asyncio.create_task(follow(client, CONFIG_MAPS, None, seen))
+            try:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(seen.done.wait(), 2)
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+        # Pauses of 0.1, 0.2, 0.4, 0.8 seconds, give or take a half of each.
+        assert 3 <= seen.lists <= 7
+        assert {error.reason for error in seen.errors} == {"EndedAtOnce"}
+        # Only the lists were heard.
+        assert seen.heard_times == seen.lists
+
+    asyncio.run(scenario())
+
+
+def test_watches_that_break_off_after_a_while_are_begun_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load balancer that ends idle connections: the pause must not grow, for nothing is seen in it."""
+    monkeypatch.setattr(following_module, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(following_module, "SHORT_WATCH_SECONDS", 0.05)
+    broken = {"kind": "Status", "code": 500, "reason": "InternalError", "message": "broken off"}
+
+    async def scenario() -> None:
+        seen = Seen(awaited="never")
+        watches: list[list[dict[str, Any]]] = [[{"type": "PAUSE"}, {"type": "ERROR", "object": broken}]] * 100
+        async with api_server(watches, [["a"]]) as client:
+            following = asyncio.create_task(follow(client, CONFIG_MAPS, None, seen))
+            try:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(seen.done.wait(), 2)
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+        # One round takes 0.1 s and a pause of at most 0.03 s. With pauses that grow, six rounds take 1.3 s at least.
+        assert seen.lists >= 8
 
     asyncio.run(scenario())
