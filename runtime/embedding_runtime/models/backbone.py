@@ -17,6 +17,7 @@ from embedding_runtime.models.architecture import Architecture, text_part
 from embedding_runtime.models.attention import NAME, pack, register, to_device
 from embedding_runtime.models.bert import BertEncoder
 from embedding_runtime.models.files import DirectoryError
+from embedding_runtime.models.lean import lean_imports
 from embedding_runtime.models.weights import find_weights
 
 # What embedding does not use: poolers and language-model heads may be absent, or be there and stay unread.
@@ -129,20 +130,22 @@ def load_backbone(directory: Path, architecture: Architecture, dtype: torch.dtyp
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        model_class = MODEL_MAPPING[type(architecture.config)]
+        with lean_imports():
+            model_class = MODEL_MAPPING[type(architecture.config)]
     except KeyError as error:
         raise DirectoryError(f"model type {architecture.family!r} has no stock model class") from error
     try:
-        module, info = model_class.from_pretrained(
-            directory,
-            config=architecture.config,
-            dtype=dtype,
-            attn_implementation=NAME if architecture.packed else "eager",
-            local_files_only=True,
-            output_loading_info=True,
-            # So that what does not fit is named below rather than in a report.
-            ignore_mismatched_sizes=True,
-        )
+        with lean_imports():
+            module, info = model_class.from_pretrained(
+                directory,
+                config=architecture.config,
+                dtype=dtype,
+                attn_implementation=NAME if architecture.packed else "eager",
+                local_files_only=True,
+                output_loading_info=True,
+                # So that what does not fit is named below rather than in a report.
+                ignore_mismatched_sizes=True,
+            )
     except Exception as error:
         if "Weights only load failed" in str(error):
             name = find_weights(directory).paths[0].name

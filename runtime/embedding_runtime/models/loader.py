@@ -94,7 +94,10 @@ def _prepare_torch(request: LoadRequest) -> None:
     preload_torch()
     import torch
 
+    from embedding_runtime.models.lean import import_lean
+
     torch.set_num_threads(request.threads or usable_processors())
+    import_lean()
     kept = keep_memory()
     _log.info("%d threads compute; %s=%s (%s); freed memory is %s", torch.get_num_threads(), *policy,
               "kept for the next batch" if kept else "the C library's to give back")  # fmt: skip
