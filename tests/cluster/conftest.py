@@ -53,6 +53,7 @@ def services(request: pytest.FixtureRequest, operator: Cluster, namespace: str) 
     operator.kubectl("label", "namespace", namespace, *(f"{key}={value}" for key, value in RESTRICTED.items()))
     services = Services(operator, namespace)
     yield services
+    services.close()
     check_told(request, services)
 
 
