@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from devcluster import launch
 from devcluster.build.binaries import locate
-from devcluster.errors import CommandError, DevclusterError, NotRunningError
+from devcluster.control.certificates import KeyPair
+from devcluster.errors import ApiError, CommandError, DevclusterError, NotRunningError
 from devcluster.node import failures
+from devcluster.reader import Reader
 from devcluster.settings import ClusterSettings, default_images
 from devcluster.state import State, is_up, read_state
 
 Object = dict[str, Any]
+
+
+@contextlib.contextmanager
+def _as_command_error(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ApiError, OSError, http.client.HTTPException) as problem:
+        raise CommandError(f"{what}: {problem or type(problem).__name__}") from problem
 
 
 class Cluster:
@@ -45,6 +56,7 @@ class Cluster:
         self._handle: launch.Handle | None = None
         self._attached = False
         self._kubeconfig: Path | None = None
+        self._reader: Reader | None = None
         self._binaries: dict[str, Path] = {}
 
     @classmethod
@@ -101,6 +113,9 @@ class Cluster:
 
     def stop(self) -> None:
         """Stop everything; a cluster that was attached to stays up."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
         if self._attached:
             return
         with contextlib.suppress(NotRunningError):
@@ -208,16 +223,32 @@ class Cluster:
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
         """An object as a dictionary; None when there is none of that name."""
+        if (reader := self._reader_of_devcluster()) is not None:
+            with _as_command_error(f"get {kind} {name}"):
+                return reader.get(kind, name, namespace or "default")
         scope = ["--namespace", namespace] if namespace else []
         text = self.kubectl("get", kind, name, *scope, "--ignore-not-found", "--output", "json").stdout
         return json.loads(text) if text.strip() else None
 
     def objects(self, kind: str, namespace: str | None = None, selector: str = "") -> list[Object]:
-        """Objects as dictionaries; of all namespaces when none is given."""
+        """Objects as dictionaries; of all namespaces when none is given. `kind` may be several, separated by commas."""
+        if (reader := self._reader_of_devcluster()) is not None:
+            with _as_command_error(f"get {kind}"):
+                return list(reader.objects(kind, namespace, selector))
         scope = ["--namespace", namespace] if namespace else ["--all-namespaces"]
         text = self.kubectl("get", kind, *scope, "--selector", selector, "--output", "json").stdout
         items: list[Object] = json.loads(text)["items"]
         return items
+
+    def _reader_of_devcluster(self) -> Reader | None:
+        """What reads without kubectl; None where only a kubeconfig is known."""
+        if self._kubeconfig is not None:
+            return None
+        if self._reader is None:
+            pki = self.directory / "pki"
+            client = KeyPair(pki / "devcluster-admin.crt", pki / "devcluster-admin.key")
+            self._reader = Reader(self.state.server, pki / "cluster-ca.crt", client)
+        return self._reader
 
     def pod_logs(
         self, pod: str, namespace: str = "default", container: str | None = None, *, previous: bool = False

@@ -150,6 +150,10 @@ class Player:
                 for name in names:
                     with contextlib.suppress(ApiError, aiohttp.ClientError, OSError, TimeoutError):
                         await api.delete(f"/api/v1/nodes/{name}")
+                for site in tuple(runner.sites):
+                    await site.stop()
+                # Who was being accepted in this moment becomes a connection first, which the clean-up then ends.
+                await asyncio.sleep(0.05)
                 await runner.cleanup()
 
     async def _register(self, name: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from devcluster import Cluster, DevclusterError
+from tests.cluster.replay import EVERYWHERE, record
 from tests.cluster.services import OPERATOR_NAMESPACE, RELEASE, Services
 
 CHART = Path(__file__).parents[2] / "charts" / "embedding-operator"
@@ -18,7 +19,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Cluster) -> Cluster:
+def operator(cluster: Cluster) -> Iterator[Cluster]:
     """The shared cluster with the operator installed, two replicas of it, in a restricted namespace."""
     namespace = {
         "apiVersion": "v1",
@@ -26,7 +27,7 @@ def operator(cluster: Cluster) -> Cluster:
         "metadata": {"name": OPERATOR_NAMESPACE, "labels": RESTRICTED},
     }
     cluster.apply(namespace)
-    settings = {"PROGRESS_SECONDS": "0.5", "POLL_SECONDS": "3", "RESYNC_SECONDS": "20"}
+    settings = {"PROGRESS_SECONDS": "0.5", "POLL_SECONDS": "3", "RESYNC_SECONDS": "20", "METRICS_API_READ_SECONDS": "1"}
     extra = [{"name": f"EMBEDDING_OPERATOR_{name}", "value": value} for name, value in settings.items()]
     # Other suites that share the cluster may have applied the CustomResourceDefinition before.
     scope = [f"--namespace={OPERATOR_NAMESPACE}", "--take-ownership"]
@@ -38,7 +39,9 @@ def operator(cluster: Cluster) -> Cluster:
     except DevclusterError as error:
         logs = cluster.kubectl("logs", f"deployment/{RELEASE}", "-n", OPERATOR_NAMESPACE, "--tail=30", check=False)
         raise DevclusterError(f"{error}\n{cluster.overview()}\n{logs.stdout}") from error
-    return cluster
+    yield cluster
+    # Tests switch the metrics API on and off.
+    record(cluster, EVERYWHERE, {"metricsApi.enabled": True})
 
 
 @pytest.fixture
@@ -50,6 +53,7 @@ def services(request: pytest.FixtureRequest, operator: Cluster, namespace: str) 
     operator.kubectl("label", "namespace", namespace, *(f"{key}={value}" for key, value in RESTRICTED.items()))
     services = Services(operator, namespace)
     yield services
+    services.close()
     check_told(request, services)
 
 

@@ -39,6 +39,8 @@ class Services:
     namespace: str
     seen: set[str] = field(default_factory=set)
     """Every reason that a condition or a problem had when it was read."""
+    clients: list[OpenAI] = field(default_factory=list)
+    """Those that were handed out; `close` ends their connections."""
 
     def apply(self, *manifests: Mapping[str, Any]) -> None:
         self.cluster.apply(*manifests, namespace=self.namespace)
@@ -96,7 +98,13 @@ class Services:
 
     def client(self, name: str = "minilm") -> OpenAI:
         url = self.cluster.service_url(name, self.namespace)
-        return OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30)
+        client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30)
+        self.clients.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
 
     def wait_answer(self, model: str, name: str = "minilm") -> CreateEmbeddingResponse:
         """An answer under this model id. A new connection may for a moment still lead to a Pod that is on its way out,

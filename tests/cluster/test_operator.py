@@ -80,6 +80,42 @@ def test_replicas_survive_autoscaling_on_and_off(services: Services) -> None:
     services.wait("the drift is repaired", lambda: replicas() == 4)
 
 
+@pytest.mark.parametrize("autoscaling", [None, {"minReplicas": 1, "maxReplicas": 8}], ids=["fixed", "autoscaled"])
+def test_suspend_and_resume_keep_the_count_whatever_is_scaled_meanwhile(
+    services: Services, autoscaling: dict[str, int] | None
+) -> None:
+    gpus = {"accelerator": {"extendedResource": {"name": "example.com/none"}}}
+    spec = {"replicas": 3, **gpus, **({"autoscaling": autoscaling} if autoscaling else {})}
+
+    def replicas() -> int:
+        return int(services.existing("deployment")["spec"]["replicas"])
+
+    def suspended(value: bool) -> None:
+        services.kubectl("patch", "emb", "minilm", "--type=merge", "--patch", as_json({"spec": {"suspend": value}}))
+
+    services.apply(service(**spec))
+    services.wait("three Pods are asked for", lambda: services.get("deployment") is not None and replicas() == 3)
+    expected = 3
+    if autoscaling:
+        services.wait_reason("MetricUnavailable", kind="ScalingActive")  # the count is the autoscaler's by now
+        services.kubectl("scale", "deployment/minilm", "--replicas=5")
+        expected = 5
+    suspended(True)
+    services.wait("nothing is asked for", lambda: replicas() == 0)
+    services.wait_reason("Suspended")
+    services.kubectl("scale", "deployment/minilm", "--replicas=2")
+    services.wait("the drift is repaired", lambda: replicas() == 0)
+    suspended(False)
+    services.wait("the count of before is back", lambda: replicas() == expected)
+
+    # Whoever scales the service itself, means it: what was remembered is for another spec.
+    suspended(True)
+    services.wait("nothing is asked for", lambda: replicas() == 0)
+    services.kubectl("scale", "emb/minilm", "--replicas=4")
+    suspended(False)
+    services.wait("the new count is taken", lambda: replicas() == 4)
+
+
 def leader(services: Services) -> str:
     lease = services.cluster.get("lease", "embedding-operator", OPERATOR_NAMESPACE)
     return str((lease or {}).get("spec", {}).get("holderIdentity") or "")
@@ -112,9 +148,16 @@ def test_a_leader_that_ends_orderly_hands_over_at_once(services: Services) -> No
     services.wait_reason("Suspended")
 
 
-def test_an_operator_upgrade_restarts_no_pod(services: Services) -> None:
-    services.apply(service(**SUSPENDED))
-    services.wait("the Deployment exists", lambda: services.get("deployment") is not None)
+def image_of(services: Services, name: str) -> str:
+    (container,) = services.existing("deployment", name)["spec"]["template"]["spec"]["containers"]
+    return str(container["image"])
+
+
+def test_an_operator_upgrade_restarts_no_pod_but_of_who_asked_for_it(services: Services) -> None:
+    follower = service("follower", **SUSPENDED, runtime={"bundled": {"upgradePolicy": "WithOperator"}})
+    services.apply(service(**SUSPENDED), follower)
+    for name in ("minilm", "follower"):
+        services.wait(f"{name}'s Deployment exists", lambda name=name: services.get("deployment", name) is not None)
     before = services.existing("deployment")["metadata"]["generation"]
     chart = "charts/embedding-operator"
     release = ("upgrade", "embedding-operator", chart, f"--namespace={OPERATOR_NAMESPACE}", "--reuse-values", "--wait")
@@ -127,19 +170,14 @@ def test_an_operator_upgrade_restarts_no_pod(services: Services) -> None:
             "the new operator has been here",
             lambda: services.existing("service")["metadata"]["labels"].get("seen") == "by-the-new-one",
         )
-        deployment = services.existing("deployment")
-        assert deployment["metadata"]["generation"] == before
-        (container,) = deployment["spec"]["template"]["spec"]["containers"]
-        assert container["image"] == "embedding-runtime:0.1.0"
+        # Nobody touches the one that follows the operator.
+        new = "embedding-runtime:9.9.9"
+        services.wait("the follower has the new image", lambda: image_of(services, "follower") == new)
+        assert services.existing("deployment")["metadata"]["generation"] == before
+        assert image_of(services, "minilm") == "embedding-runtime:0.1.0"
         # A change that restarts the Pods anyway takes the new image along.
         services.apply(service(**SUSPENDED, runtime={"drainTimeoutSeconds": 31}))
-        services.wait(
-            "the new image is taken",
-            lambda: (
-                services.existing("deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
-                == "embedding-runtime:9.9.9"
-            ),
-        )
+        services.wait("the new image is taken", lambda: image_of(services, "minilm") == new)
     finally:
         services.cluster.helm(*release, "--set=runtime.image.tag=")
 

@@ -1,6 +1,7 @@
 """The operator has every right it needs and none that it does not: its requests, replayed against the chart's rules.
 
-A cluster of its own per mode: what was asked for is exactly what this scenario makes the operator do.
+A cluster of its own per mode: what was asked for is exactly what this scenario makes the operator do. What all other
+tests make it do, in the mode that they share, is judged when the run ends (`tests.cluster.replay`).
 """
 
 from __future__ import annotations
@@ -8,14 +9,15 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
-import yaml
 
-from devcluster import Cluster, ClusterSettings
+from devcluster import Cluster, ClusterSettings, DevclusterError
 from tests.cluster.conftest import CHART, RESTRICTED
-from tests.cluster.rights import Request, Rule, missing, requests_of, rules_for, unused
+from tests.cluster.replay import MONITORED, NAMESPACED, granted, judged, reader_of, record
+from tests.cluster.rights import requests_of
 from tests.cluster.services import CPU, OPERATOR_NAMESPACE, OPERATOR_USER, RELEASE, Services, service
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
@@ -23,13 +25,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
 NAMESPACE = "search"
 METRICS_API = "v1beta2.custom.metrics.k8s.io"
 MODES: dict[str, dict[str, Any]] = {
-    "everywhere, with the metrics API": {
+    MONITORED: {
         "monitoring": {"enabled": True},
         "metricsApi": {"enabled": True},
         "replicaCount": 2,
     },
-    "one namespace": {"monitoring": {"enabled": True}, "watchNamespaces": [NAMESPACE]},
-    "everywhere, without monitoring": {},
+    NAMESPACED: {"monitoring": {"enabled": True}, "watchNamespaces": [NAMESPACE]},
 }
 EVERYTHING: dict[str, Any] = {
     "autoscaling": {"minReplicas": 1, "maxReplicas": 2},
@@ -63,13 +64,12 @@ def definition(plural: str, kind: str) -> dict[str, Any]:
 
 
 @pytest.fixture(params=MODES)
-def mode(request: pytest.FixtureRequest) -> dict[str, Any]:
-    values: dict[str, Any] = MODES[request.param]
-    return values
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def installed(mode: dict[str, Any]) -> Iterator[Services]:
+def installed(mode: str) -> Iterator[Services]:
     """A release with the values of the mode, in a cluster of its own."""
     with Cluster(ClusterSettings(name=f"rights-{uuid.uuid4().hex[:6]}")) as cluster:
         for name in (OPERATOR_NAMESPACE, NAMESPACE):
@@ -82,19 +82,16 @@ def installed(mode: dict[str, Any]) -> Iterator[Services]:
         cluster.helm(
             *("install", RELEASE, str(CHART), f"--namespace={OPERATOR_NAMESPACE}", "--wait", "--timeout=120s"),
             *("--values", "-"),
-            input=json.dumps({**mode, "extraEnv": environment}),
+            input=json.dumps({**MODES[mode], "extraEnv": environment}),
         )
         yield Services(cluster, NAMESPACE)
 
 
-def exercise(services: Services, *, monitoring: bool) -> None:
+def exercise(services: Services) -> None:
     """Everything the operator does to a service, once."""
-    children = ["deployment", "service", "hpa", "pdb", "networkpolicy"]
-    optional = ["hpa", "pdb", "networkpolicy"]
-    if monitoring:
-        children += ["servicemonitor", "prometheusrule"]
-        optional += ["servicemonitor", "prometheusrule"]
-    spec = {**EVERYTHING, **(MONITORING if monitoring else {}), "accelerator": CPU}
+    optional = ["hpa", "pdb", "networkpolicy", "servicemonitor", "prometheusrule"]
+    children = ["deployment", "service", *optional]
+    spec = {**EVERYTHING, **MONITORING, "accelerator": CPU}
     dashboard = ("configmap", "minilm-dashboard")
 
     def there(kinds: list[str]) -> list[str]:
@@ -113,37 +110,31 @@ def exercise(services: Services, *, monitoring: bool) -> None:
             for kind in children
         ),
     )
-    assert (services.get(*dashboard) is not None) == monitoring
+    assert services.get(*dashboard) is not None
     services.apply(service(**NOTHING))
     services.wait(f"{optional} are gone", lambda: not there(optional) and services.get(*dashboard) is None)
     services.wait_reason("Suspended")
 
 
-def asked(services: Services) -> list[Request]:
-    return requests_of(services.cluster.audit_events(OPERATOR_USER))
-
-
-def granted(services: Services) -> list[Rule]:
-    """What helm's release gives the operator, with Kubernetes' own Role for the front proxy's authority."""
-    manifest = services.cluster.helm("get", "manifest", RELEASE, f"--namespace={OPERATOR_NAMESPACE}").stdout
-    objects = [item for item in yaml.safe_load_all(manifest) if item]
-    reader = services.cluster.get("role", "extension-apiserver-authentication-reader", "kube-system")
-    assert reader is not None
-    return rules_for(RELEASE, OPERATOR_NAMESPACE, [*objects, reader])
-
-
-def test_every_right_is_used_and_none_is_missing(installed: Services, mode: dict[str, Any]) -> None:
-    exercise(installed, monitoring="monitoring" in mode)
-    if "metricsApi" in mode:
+def test_every_right_is_used_and_none_is_missing(installed: Services, mode: str) -> None:
+    exercise(installed)
+    if "metricsApi" in MODES[mode]:
         installed.cluster.kubectl("wait", "--for=condition=Available", f"apiservice/{METRICS_API}", "--timeout=60s")
-    rules = granted(installed)
-    requests = asked(installed)
-    lacking = missing(requests, rules)
-    assert not lacking, "the chart does not grant what the operator asks for:\n  " + "\n  ".join(lacking)
-    ours = [rule for rule in rules if "extension-apiserver-authentication-reader" not in rule.role]
-    idle = unused(asked(installed), ours)
+
+    def idle_rights() -> tuple[str, ...]:
+        events = installed.cluster.audit_events(OPERATOR_USER)
+        return judged(mode, events, granted(MODES[mode], reader_of(installed.cluster))).unused
+
+    with suppress(DevclusterError):  # said in other words below
+        installed.cluster.wait_until(lambda: not idle_rights(), "every watch has begun", timeout=20, period=1)
+    found = record(installed.cluster, mode, MODES[mode])
+    assert found is not None
+    lacking = "\n  ".join(found.missing)
+    assert not lacking, f"the chart does not grant what the operator asks for:\n  {lacking}"
+    idle = "\n  ".join(found.unused)
     assert not idle, (
         "the chart grants what nothing here needs; take it out of charts/embedding-operator/templates, or have "
-        "tests/cluster/test_rights.py exercise what needs it:\n  " + "\n  ".join(idle)
+        f"tests/cluster/test_rights.py exercise what needs it:\n  {idle}"
     )
-    assert not [request for request in requests if request.right.resource == "secrets"]
+    asked = requests_of(installed.cluster.audit_events(OPERATOR_USER))
+    assert not [request for request in asked if request.right.resource == "secrets"]

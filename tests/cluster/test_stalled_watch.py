@@ -1,4 +1,5 @@
-"""An API server that accepts and never answers: the operator notices, says so, and is itself again afterwards."""
+"""An API server that accepts and never answers, and one watch alone that delivers nothing any more: the operator
+notices, says so, and is itself again afterwards."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.cluster.proxy import Proxy, proxied
 from tests.cluster.services import Services, service
 
 pytestmark = pytest.mark.cluster
@@ -48,7 +50,9 @@ class Follower:
 
 
 @contextmanager
-def follower(services: Services, tmp_path: Path, port: int) -> Iterator[Follower]:
+def follower(
+    services: Services, tmp_path: Path, port: int, kubeconfig: Path | None = None, resync: int = 4
+) -> Iterator[Follower]:
     namespace = services.namespace
     services.apply(
         {
@@ -63,7 +67,7 @@ def follower(services: Services, tmp_path: Path, port: int) -> Iterator[Follower
         "LEASE_NAME": "follower",
         "WATCH_NAMESPACES": namespace,
         "WATCH_SECONDS": str(WATCH_SECONDS),
-        "RESYNC_SECONDS": "4",
+        "RESYNC_SECONDS": str(resync),
         "HOST": ADDRESS,
         "PORT": str(port),
     }
@@ -72,7 +76,7 @@ def follower(services: Services, tmp_path: Path, port: int) -> Iterator[Follower
     with log.open("w") as output:
         process = subprocess.Popen(
             [PROGRAM, "run"],
-            env={**os.environ, "KUBECONFIG": str(services.cluster.kubeconfig), **environment},
+            env={**os.environ, "KUBECONFIG": str(kubeconfig or services.cluster.kubeconfig), **environment},
             stdout=output,
             stderr=output,
         )
@@ -108,3 +112,39 @@ def test_a_silent_api_server_is_noticed_and_gotten_over(services: Services, tmp_
         services.wait(
             "the watches deliver again", lambda: operator.metric("embedding_operator_services") == {"": 1.0}, timeout=60
         )
+
+
+RESTARTS = "embedding_operator_watch_restarts_total"
+KNOWN = "embedding_operator_services"
+
+
+def test_a_watch_that_alone_delivers_nothing_is_found_out_and_begun_anew(
+    services: Services, tmp_path: Path, unused_port: int
+) -> None:
+    """kopf's own: its connection stays open and silent, everything else is answered."""
+    path = f"/apis/embedding-operator.io/v1alpha1/namespaces/{services.namespace}/embeddingservices"
+    with (
+        proxied(services.cluster, tmp_path) as (proxy, kubeconfig),
+        follower(services, tmp_path, unused_port, kubeconfig, resync=10) as operator,
+    ):
+        services.wait("the follower is ready", operator.is_ready, timeout=60)
+        services.apply(service("before", suspend=True))
+        services.wait("it is known", lambda: operator.metric(KNOWN) == {"": 1.0})
+        proxy.silence(path)
+        watches = proxy.count(path, watch=True)
+        services.apply(service("missed", suspend=True))
+        services.wait("a list tells what the watch did not", lambda: operator.metric(KNOWN) == {"": 2.0}, timeout=30)
+        # It is given half a minute to deliver what the list has shown.
+        services.wait("the watch is given up", lambda: operator.metric(RESTARTS)[""] >= 1, timeout=60)
+        assert operator.is_ready()
+        services.wait("another is begun", lambda: proxy.count(path, watch=True) > watches, timeout=40)
+        services.wait("this one delivers, before any list", lambda: _delivered(services, operator, proxy, path))
+        assert "it delivers nothing any more" in operator.log.read_text()
+
+
+def _delivered(services: Services, operator: Follower, proxy: Proxy, path: str) -> bool:
+    """Whether a new service became known without a list of them meanwhile."""
+    lists, known = proxy.count(path, watch=False), operator.metric(KNOWN)[""]
+    services.apply(service(f"after-{known:.0f}", suspend=True))
+    services.wait("it is known", lambda: operator.metric(KNOWN)[""] == known + 1, timeout=30)
+    return proxy.count(path, watch=False) == lists

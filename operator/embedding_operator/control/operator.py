@@ -17,7 +17,7 @@ from embedding_operator.act.apply import Applier
 from embedding_operator.cluster import ClusterClient, load_configuration, user_agent
 from embedding_operator.control.leader import MARGIN_SECONDS, REQUEST_SECONDS, Leadership
 from embedding_operator.control.plan import OperatorIdentity
-from embedding_operator.control.queue import Key, WorkQueue
+from embedding_operator.control.queue import Key, Urgency, WorkQueue
 from embedding_operator.control.reconciler import Reconciler, Rhythm
 from embedding_operator.control.server import Health, serve
 from embedding_operator.control.sources import Sources
@@ -152,9 +152,9 @@ class Operator:
             self._answered_at = time.monotonic()
         self.metrics.count_api_request(verb, resource, status)
 
-    def _enqueue(self, key: Key, delay: float, urgent: bool) -> None:
+    def _enqueue(self, key: Key, delay: float, urgency: Urgency) -> None:
         if self._leading:
-            self.queue.add(key, delay, urgent=urgent)
+            self.queue.add(key, delay, urgency)
 
     # Who works ------------------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class Operator:
             workers = range(self.settings.workers)
             self._workers = [asyncio.create_task(self.queue.work(self.reconciler.handle)) for _ in workers]
             for key in self.sources.known:
-                self._enqueue(key, random.random(), False)  # noqa: S311 - jitter
+                self._enqueue(key, random.random(), Urgency.ROUTINE)  # noqa: S311 - jitter
         else:
             await self._stop_workers()
             self.queue.clear()

@@ -11,15 +11,27 @@ import heapq
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 Key = tuple[str, str]
 """Namespace and name of an EmbeddingService."""
 
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 300.0
-ROUTINE_TURN = 4
+OLDEST_TURN = 4
 SLACK = 64
 """So many superseded entries are not worth cleaning up."""
+
+
+class Urgency(IntEnum):
+    """Why a service is to be looked at, the most urgent first."""
+
+    ASKED = 0
+    """Somebody changed its spec, and waits."""
+    NEWS = 1
+    """Something about it changed: a new service, a child, a Pod."""
+    ROUTINE = 2
+    """Its time has come."""
 
 
 def backoff(failures: int, jitter: Callable[[], float] = random.random) -> float:
@@ -38,9 +50,10 @@ class WorkQueue:
 
     clock: Callable[[], float]
     _due: dict[Key, float] = field(default_factory=dict)
-    _heaps: tuple[list[tuple[float, Key]], list[tuple[float, Key]]] = field(default_factory=lambda: ([], []))
-    """What is urgent, and what is routine."""
-    _urgent: set[Key] = field(default_factory=set)
+    _heaps: tuple[list[tuple[float, Key]], ...] = field(default_factory=lambda: tuple([] for _ in Urgency))
+    """By urgency: what is due when."""
+    _urgency: dict[Key, Urgency] = field(default_factory=dict)
+    """The most urgent reason to look at a key; what is not in it is routine."""
     _turn: int = 0
     _running: dict[Key, float] = field(default_factory=dict)
     _again: dict[Key, float] = field(default_factory=dict)
@@ -48,23 +61,25 @@ class WorkQueue:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _moved_at: float = field(default=float("-inf"))
 
-    def add(self, key: Key, delay: float = 0.0, *, urgent: bool = False) -> None:
+    def add(self, key: Key, delay: float = 0.0, urgency: Urgency = Urgency.ROUTINE) -> None:
         """Have `key` looked at in `delay` seconds, or earlier if it is due earlier already.
 
-        What is `urgent`, because something changed, overtakes routine looks that are due.
+        What is more urgent overtakes the other looks that are due.
         """
         when = self.clock() + delay
-        if urgent:
-            self._urgent.add(key)
+        known = self._urgency.get(key, Urgency.ROUTINE)
+        more = urgency < known
+        if more:
+            self._urgency[key] = urgency
         if key in self._running:
             self._again[key] = min(when, self._again.get(key, when))
             return
         if key in self._due and self._due[key] <= when:
-            if not urgent:
+            if not more:
                 return
             when = self._due[key]
         self._due[key] = when
-        heapq.heappush(self._heaps[0 if key in self._urgent else 1], (when, key))
+        heapq.heappush(self._heaps[min(urgency, known)], (when, key))
         if sum(map(len, self._heaps)) > 2 * len(self._due) + SLACK:
             self._compact()
         self._changed.set()
@@ -89,7 +104,7 @@ class WorkQueue:
         self._due.clear()
         for heap in self._heaps:
             heap.clear()
-        self._urgent.clear()
+        self._urgency.clear()
         self._running.clear()
         self._again.clear()
         self._failures.clear()
@@ -125,7 +140,7 @@ class WorkQueue:
             key, wait = self._next()
             if key is not None:
                 del self._due[key]
-                self._urgent.discard(key)
+                self._urgency.pop(key, None)
                 self._running[key] = self._moved_at = self.clock()
                 return key
             try:
@@ -135,23 +150,21 @@ class WorkQueue:
                 continue
 
     def _next(self) -> tuple[Key | None, float | None]:
-        """The key whose turn it is, or how long to wait for one. Every fourth turn is a routine look's, so that changes
-        without end do not keep the others from being looked at."""
-        self._turn = (self._turn + 1) % ROUTINE_TURN
-        wait: float | None = None
-        for heap in self._heaps if self._turn else reversed(self._heaps):
-            while heap:
-                when, key = heap[0]
-                if self._due.get(key) != when:
-                    heapq.heappop(heap)
-                    continue
-                left = when - self.clock()
-                if left > 0:
-                    wait = left if wait is None else min(wait, left)
-                    break
-                heapq.heappop(heap)
-                return key, None
-        return None, wait
+        """The key whose turn it is, or how long to wait for one: the most urgent that is due. Every fourth turn is that
+        of the one that waits longest, so that changes without end do not keep the others from being looked at."""
+        now = self.clock()
+        heads = [heap[0] for heap in self._heaps if self._pruned(heap)]
+        due = [head for head in heads if head[0] <= now]
+        if not due:
+            return None, min((when - now for when, _ in heads), default=None)
+        self._turn = (self._turn + 1) % OLDEST_TURN
+        return (due[0] if self._turn else min(due))[1], None
+
+    def _pruned(self, heap: list[tuple[float, Key]]) -> bool:
+        """Drop from the top what was taken or moved since; whether anything is left."""
+        while heap and self._due.get(heap[0][1]) != heap[0][0]:
+            heapq.heappop(heap)
+        return bool(heap)
 
     def done(self, key: Key, again_after: float | None = None) -> None:
         """The look succeeded. `again_after` seconds from now there will be another."""

@@ -14,7 +14,7 @@ from typing import Any
 from embedding_operator.api.constants import SERVICE_LABEL
 from embedding_operator.api.kinds import EMBEDDING_SERVICES, PODS, Resource, child_kinds
 from embedding_operator.cluster import ClusterClient, ClusterError
-from embedding_operator.control.queue import Key
+from embedding_operator.control.queue import Key, Urgency
 from embedding_operator.control.watchdog import Deliveries, Silence
 from embedding_operator.control.watches import Sinks, watch_for_ever
 from embedding_operator.observe.follow import PAGE_SIZE, follow, key_of
@@ -41,12 +41,16 @@ def watch_limits(settings: Settings) -> dict[Resource, float]:
 class Sources:
     """Fills the mirror, on every replica, so that a new leader starts with a warm picture.
 
-    `enqueue` is told what to look at, in how many seconds, and whether something changed. `watch` and `resync` run
+    `enqueue` is told what to look at, in how many seconds, and how urgently. `watch` and `resync` run
     until they are cancelled.
     """
 
     def __init__(
-        self, settings: Settings, cluster: ClusterClient, metrics: Metrics, enqueue: Callable[[Key, float, bool], None]
+        self,
+        settings: Settings,
+        cluster: ClusterClient,
+        metrics: Metrics,
+        enqueue: Callable[[Key, float, Urgency], None],
     ) -> None:
         self.settings = settings
         self.cluster = cluster
@@ -58,7 +62,7 @@ class Sources:
         self._enqueue = enqueue
         self._deliveries = Deliveries()
         self._stalled: dict[str | None, asyncio.Event] = defaultdict(asyncio.Event)
-        self._checks: dict[str | None, asyncio.Task[None]] = {}
+        self._checks: set[asyncio.Task[None]] = set()
         for resource in self.limits:
             metrics.watch_age.labels(resource.plural).set_function(partial(self._watch_age, resource.plural))
 
@@ -69,7 +73,7 @@ class Sources:
 
     def on_news(self, key: Key) -> None:
         """Something changed about this service."""
-        self._enqueue(key, COALESCE_SECONDS, True)
+        self._enqueue(key, COALESCE_SECONDS, Urgency.NEWS)
 
     def silence(self, *, answered_ago: float) -> Silence:
         """For how long nothing was heard; `answered_ago` is since when the API server answered anything."""
@@ -105,7 +109,11 @@ class Sources:
         """What kopf delivered of an EmbeddingService."""
         scope.heard()
         self._deliveries.event(live, gone=kind == "DELETED")
+        key = key_of(live)
+        known = self.mirror.get(EMBEDDING_SERVICES, *key)
         scope.put(live, gone=kind == "DELETED")
+        if known is not None and known["metadata"]["generation"] < live["metadata"]["generation"]:
+            self._enqueue(key, COALESCE_SECONDS, Urgency.ASKED)
 
     async def resync(self) -> None:
         """List all services once per period: whatever a watch lost is found again."""
@@ -125,6 +133,7 @@ class Sources:
         for namespace in self.scopes:
             scope = self.mirror.scopes[EMBEDDING_SERVICES, namespace]
             listed: dict[Key, str] = {}
+            before = self._deliveries.count
             version = ""
             try:
                 async for page, moment in self.cluster.pages(EMBEDDING_SERVICES, namespace, size=PAGE_SIZE):
@@ -144,16 +153,21 @@ class Sources:
                 continue
             scope.keep(listed.keys(), version)
             for key in listed:
-                self._enqueue(key, spread * random.random(), False)  # noqa: S311 - jitter
-            self._checks[namespace] = asyncio.create_task(self._check_deliveries(namespace, listed))
+                self._enqueue(key, spread * random.random(), Urgency.ROUTINE)  # noqa: S311 - jitter
+            self._begin_check(namespace, listed, before)
         if complete:
             self.metrics.last_resync.set(time.time())
         return complete
 
-    async def _check_deliveries(self, namespace: str | None, listed: dict[Key, str]) -> None:
+    def _begin_check(self, namespace: str | None, listed: dict[Key, str], before: int) -> None:
+        check = asyncio.create_task(self._check_deliveries(namespace, listed, before))
+        self._checks.add(check)
+        check.add_done_callback(self._checks.discard)
+
+    async def _check_deliveries(self, namespace: str | None, listed: dict[Key, str], before: int) -> None:
         """Whether kopf delivered what a list has shown; a watch that did not is begun anew."""
         await asyncio.sleep(DELIVERY_SECONDS)
-        if self._deliveries.behind(listed, namespace):
+        if self._deliveries.behind(listed, namespace, before):
             self.metrics.watch_restarts.inc()
             self._stalled[namespace].set()
         else:

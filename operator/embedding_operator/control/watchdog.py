@@ -22,23 +22,29 @@ class Deliveries:
     """The newest version of each EmbeddingService that kopf's watch has delivered."""
 
     versions: dict[Key, str] = field(default_factory=dict)
-    _gone: set[Key] = field(default_factory=set)
+    count: int = 0
+    """How many there were so far; by it a list knows what had been delivered before it was made."""
+    _gone: dict[Key, int] = field(default_factory=dict)
+    """What was deleted, and as the how manieth delivery that came."""
 
     def event(self, live: Mapping[str, Any], *, gone: bool = False) -> None:
         """Something was delivered; of a deleted one, the version of its deletion."""
         key = key_of(live)
+        self.count += 1
         self.versions[key] = str(live["metadata"]["resourceVersion"])
         if gone:
-            self._gone.add(key)
+            self._gone[key] = self.count
         else:
-            self._gone.discard(key)
+            self._gone.pop(key, None)
 
-    def behind(self, listed: Mapping[Key, str], namespace: str | None) -> tuple[Key, ...]:
+    def behind(self, listed: Mapping[Key, str], namespace: str | None, before: int) -> tuple[Key, ...]:
         """What a list of this namespace had in a version that the watch has not delivered, although it had the time.
-        What was deleted before the list is forgotten; what it did not have yet is not."""
-        for key in [key for key in self._gone if namespace in (None, key[0]) and key not in listed]:
-            self._gone.discard(key)
-            del self.versions[key]
+
+        `before` is the `count` when the list was begun. What was known as deleted by then no later list has, and it is
+        forgotten; what was deleted since is not, as a list made in between may still have had it.
+        """
+        for key in [key for key, number in self._gone.items() if number <= before and namespace in (None, key[0])]:
+            del self._gone[key], self.versions[key]
         return tuple(
             key
             for key, version in listed.items()

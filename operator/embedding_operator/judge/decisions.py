@@ -72,7 +72,10 @@ def decide_replicas(*, replicas: int, minimum: int | None, suspended: bool, depl
     ours = deployment is not None and owns_replicas(deployment)
     kept = _kept(deployment, replicas)
     if suspended:
-        running = live or kept or max(replicas, minimum or 0)
+        # Once a count is remembered, what somebody scales the Deployment to meanwhile is drift. Before, a live count is
+        # worth remembering only where an autoscaler made it.
+        autoscaled = minimum is not None or annotations_of(deployment).get(KEPT_REPLICAS) == AUTOSCALER
+        running = kept if kept is not None else live if live and autoscaled else max(replicas, minimum or 0)
         return Replicas(render=0, keep=f"{replicas}:{running}")
     if minimum is None:
         if kept is not None:

@@ -13,12 +13,12 @@ from embedding_operator.api.kinds import DEPLOYMENTS
 from embedding_operator.api.service import EmbeddingServiceSpec
 from embedding_operator.judge.conditions import Facts, Verdict, as_conditions, judge_conditions
 from embedding_operator.judge.decisions import live_strategy
-from embedding_operator.judge.identity import Identity, identity_of
+from embedding_operator.judge.identity import Identity, identity_of, serving
 from embedding_operator.judge.load import any_fresh, load_of, load_to_show
 from embedding_operator.judge.pods import Problem, foreign_pods, problems_of
 from embedding_operator.judge.rollout import Rollout, rollout_of
 from embedding_operator.observe.pods import belongs_to
-from embedding_operator.observe.snapshot import Object, RuntimeMetrics, Snapshot
+from embedding_operator.observe.snapshot import Object, PodState, RuntimeMetrics, Snapshot
 from embedding_operator.render import Strategy
 
 HISTORY_LENGTH = 5
@@ -67,13 +67,16 @@ def _accelerator(spec: EmbeddingServiceSpec | None, deployment: Object | None) -
     return next((name for name in limits if "/" in name), None)
 
 
-def _counts(snapshot: Snapshot, rollout: Rollout | None) -> dict[str, int]:
-    """Counts of Pods, by the Deployment; none where it may not be read, for zero would be a claim."""
+def _counts(snapshot: Snapshot, rollout: Rollout | None, pods: Iterable[PodState]) -> dict[str, int]:
+    """Counts of Pods, by the Deployment; none where it may not be read, for zero would be a claim.
+
+    Those that serve are counted as the conditions count them: the Deployment's own figure comes a moment later.
+    """
     if rollout is None and (DEPLOYMENTS.api_version, DEPLOYMENTS.kind) in snapshot.unread:
         return {}
     return {
         "replicas": rollout.total if rollout else 0,
-        "readyReplicas": rollout.ready if rollout else 0,
+        "readyReplicas": len(serving(pods)) if rollout else 0,
         "updatedReplicas": rollout.updated if rollout else 0,
     }
 
@@ -156,7 +159,7 @@ def judge(
         "observedGeneration": snapshot.generation,
         "conditions": as_conditions(verdicts, before.get("conditions") or (), snapshot.generation, snapshot.now),
         "selector": f"{SERVICE_LABEL}={snapshot.name}",
-        **_counts(snapshot, rollout),
+        **_counts(snapshot, rollout, pods),
     }
     if service is not None:
         status["url"] = service.url

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from embedding_operator.control.queue import Key, WorkQueue, backoff
+from embedding_operator.control.queue import Key, Urgency, WorkQueue, backoff
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -187,16 +187,48 @@ def test_what_changed_overtakes_routine_but_does_not_starve_it() -> None:
             queue.add(key)
         now[0] = 1.0
         for key in changed:
-            queue.add(key, urgent=True)
+            queue.add(key, urgency=Urgency.NEWS)
         taken = [await queue.take() for _ in range(16)]
         assert [key for key in taken if key in changed] == changed
         assert sum(key in routine for key in taken) == 4
         # What waits as routine and then changes is moved up, and handed out once.
-        queue.add(routine[-1], urgent=True)
+        queue.add(routine[-1], urgency=Urgency.NEWS)
         rest = [await queue.take() for _ in range(16)]
         assert rest.index(routine[-1]) <= 1
         assert sorted(taken + rest) == sorted(routine + changed)
         assert queue.depth == 0
+
+    asyncio.run(main())
+
+
+def test_what_somebody_asked_for_overtakes_a_backlog_of_news_but_does_not_starve_it() -> None:
+    async def main() -> None:
+        now = [0.0]
+        queue = WorkQueue(lambda: now[0])
+        backlog = [("ns", f"new-{index:03}") for index in range(100)]
+        for key in backlog:
+            queue.add(key, 0.05, Urgency.NEWS)
+        now[0] = 1.0
+        edited = ("ns", "edited")
+        queue.add(edited, 30)
+        queue.add(edited, 0.05, Urgency.ASKED)
+        now[0] = 1.1
+        assert edited in [await queue.take() for _ in range(2)]
+        # It keeps its rank while it is being looked at.
+        queue.add(edited, 0.05, Urgency.ASKED)
+        queue.done(edited, again_after=30)
+        now[0] = 1.2
+        assert edited in [await queue.take() for _ in range(2)]
+        # Edits without end leave every fourth turn to what waits longest.
+        queue.done(edited)
+        others = 0
+        for _ in range(100):
+            queue.add(edited, 0, Urgency.ASKED)
+            now[0] += 0.01
+            key = await queue.take()
+            others += key != edited
+            queue.done(key)
+        assert others == 25
 
     asyncio.run(main())
 
@@ -209,12 +241,12 @@ def test_what_was_superseded_takes_no_room() -> None:
         for _ in range(1000):
             for key in keys:
                 queue.add(key, 300.0)
-                queue.add(key, urgent=True)
+                queue.add(key, urgency=Urgency.NEWS)
             for _ in keys:
                 queue.done(await queue.take(), 300.0)
             for key in keys:
-                queue.add(key, urgent=True)
-                queue.add(key, urgent=True)
+                queue.add(key, urgency=Urgency.NEWS)
+                queue.add(key, urgency=Urgency.NEWS)
         assert sum(map(len, queue._heaps)) < 200
         taken = [await queue.take() for _ in keys]
         assert sorted(taken) == keys

@@ -40,7 +40,7 @@ def test_a_namespace_that_was_lost_makes_nobody_unwell() -> None:
         host, port = runner.addresses[0][:2]
         settings = Settings(watch_namespaces=("kept", "lost"))
         async with ApiClient(Configuration(host=f"http://{host}:{port}")) as api:
-            sources = Sources(settings, ClusterClient(api), Metrics(), lambda key, delay, urgent: None)
+            sources = Sources(settings, ClusterClient(api), Metrics(), lambda key, delay, urgency: None)
             kept, lost = (sources.mirror.scopes[EMBEDDING_SERVICES, name] for name in ("kept", "lost"))
             started = time.monotonic()
             await _wait(lambda: time.monotonic() > started)
@@ -48,9 +48,9 @@ def test_a_namespace_that_was_lost_makes_nobody_unwell() -> None:
             assert lost.heard_at > started
             assert (kept.filled, lost.filled) == (True, False)
         await runner.cleanup()
-        for check in sources._checks.values():
+        for check in (checks := tuple(sources._checks)):
             check.cancel()
-        await asyncio.gather(*sources._checks.values(), return_exceptions=True)
+        await asyncio.gather(*checks, return_exceptions=True)
 
     asyncio.run(scenario())
 

@@ -37,10 +37,28 @@ def test_a_watch_that_delivers_less_than_a_list_has_is_behind() -> None:
     deliveries.event(live("theirs", "3", "other"))
     a, b, gone = (("search", name) for name in ("a", "b", "gone"))
     # Deleted after the list, changed after the list: neither is late.
-    assert deliveries.behind({a: "5", b: "8", gone: "6"}, "search") == ()
-    assert deliveries.behind({a: "10", b: "9"}, "search") == (a,)
+    assert deliveries.behind({a: "5", b: "8", gone: "6"}, "search", 0) == ()
+    assert deliveries.behind({a: "10", b: "9"}, "search", deliveries.count) == (a,)
     assert gone not in deliveries.versions
     assert ("other", "theirs") in deliveries.versions
     # Created after the list was made, delivered before it was held against the watch: not forgotten for the next one.
-    assert deliveries.behind({a: "5", b: "9", ("search", "younger"): "10"}, "search") == ()
-    assert deliveries.behind({a: "5", b: "9", ("search", "new"): "11"}, None) == (("search", "new"),)
+    assert deliveries.behind({a: "5", b: "9", ("search", "younger"): "10"}, "search", deliveries.count) == ()
+    assert deliveries.behind({a: "5", b: "9", ("search", "new"): "11"}, None, 0) == (("search", "new"),)
+
+
+def test_what_is_deleted_between_two_lists_is_remembered_for_the_later_one() -> None:
+    deliveries = Deliveries()
+    before = deliveries.count
+    deliveries.event(live("a", "5"))
+    between = deliveries.count
+    deliveries.event(live("a", "6"), gone=True)
+    assert deliveries.behind({}, None, before) == ()
+    assert deliveries.behind({("search", "a"): "5"}, None, between) == ()
+    # One of that name again, then deleted in another namespace's time: nothing is confused.
+    deliveries.event(live("a", "9"))
+    assert deliveries.behind({("search", "a"): "9"}, None, deliveries.count) == ()
+    deliveries.event(live("a", "10"), gone=True)
+    assert deliveries.behind({}, "other", deliveries.count) == ()
+    assert ("search", "a") in deliveries.versions
+    assert deliveries.behind({}, "search", deliveries.count) == ()
+    assert deliveries.versions == {}

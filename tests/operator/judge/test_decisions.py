@@ -84,6 +84,30 @@ NOT_OURS = {FIELD_MANAGER: False, "kube-controller-manager": True}
             Replicas(0, keep="1:4"),
         ),
         (
+            "… whatever the Deployment is scaled to meanwhile",
+            {"replicas": 3, "minimum": None, "suspended": True},
+            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: "3:3"}),
+            Replicas(0, keep="3:3"),
+        ),
+        (
+            "… and drift that nobody repaired before is not remembered",
+            {"replicas": 3, "minimum": None, "suspended": True},
+            deployment(replicas=5, managers=NOT_OURS),
+            Replicas(0, keep="3:3"),
+        ),
+        (
+            "suspended while autoscaling is switched off: the autoscaler's count is",
+            {"replicas": 1, "minimum": None, "suspended": True},
+            deployment(replicas=4, managers=NOT_OURS, annotations={KEPT_REPLICAS: AUTOSCALER}),
+            Replicas(0, keep="1:4"),
+        ),
+        (
+            "scaled by spec while suspended",
+            {"replicas": 4, "minimum": None, "suspended": True},
+            deployment(replicas=0, managers=OURS, annotations={KEPT_REPLICAS: "1:1"}),
+            Replicas(0, keep="4:4"),
+        ),
+        (
             "resumed with autoscaling: an autoscaler never leaves zero",
             {"replicas": 1, "minimum": 1},
             deployment(replicas=0, managers=OURS, annotations={KEPT_REPLICAS: "1:4"}),

@@ -397,3 +397,13 @@ def test_no_message_is_longer_than_the_api_server_admits() -> None:
     refused = Verdict(Truth.FALSE, Reason.REFUSED, "x" * 100_000)
     judgement = judged(snapshot(pod(), readings=SERVES, live=deployment()), applied=refused)
     assert max(len(entry["message"]) for entry in judgement.status["conditions"]) <= 4096
+
+
+def test_the_count_of_who_serves_is_that_of_the_conditions_while_the_deployment_lags() -> None:
+    state = snapshot(pod(), readings={"minilm-1-a": answering()}, live=deployment(ready=0))
+    judgement = judged(state)
+    assert judgement.verdicts["Available"].message == "1 Pod serving"
+    assert judgement.status["readyReplicas"] == 1
+    leaving = snapshot(pod(terminating=True), readings={"minilm-1-a": answering()}, live=deployment(ready=1))
+    assert not judged(leaving).verdicts["Available"].holds
+    assert judged(leaving).status["readyReplicas"] == 0
