@@ -1,9 +1,9 @@
 """Importing and building transformers' models without what only compiling and training need.
 
-Whoever imports one of transformers' models imports torch's compiler, with sympy and triton behind it, torch's distributed
-tensors, and scipy for the losses of object detection: two seconds of processor time and 200 MB, for decorators that say
-"do not compile this" in a program that compiles nothing. While `lean_imports` holds, what leads there says that it is
-not installed, or stands aside; afterwards all of it can be imported as ever.
+Whoever imports one of transformers' models imports torch's compiler, with sympy and triton behind it, torch's
+distributed tensors, and scipy for the losses of object detection: two seconds of processor time and 200 MB, for
+decorators that say "do not compile this" in a program that compiles nothing. While `lean_imports` holds, what leads
+there says that it is not installed, or stands aside; afterwards all of it can be imported as ever.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from torch import Tensor
 from embedding_runtime.models.architecture import Architecture
 from embedding_runtime.models.attention import NAME, register
 from embedding_runtime.models.files import DirectoryError
+from embedding_runtime.models.lean import lean_imports
 from embedding_runtime.models.loading import check_loaded, check_names
 from embedding_runtime.models.vl_config import VisionLanguage
 from embedding_runtime.models.weights import WeightFiles, find_weights
@@ -69,7 +70,8 @@ def load_towers(
 
     Raises DirectoryError when weights are missing, left over or of the wrong shape.
     """
-    from transformers import LlamaModel, SiglipVisionConfig, SiglipVisionModel
+    with lean_imports():
+        from transformers import LlamaModel, SiglipVisionConfig, SiglipVisionModel
     from transformers.utils import logging as transformers_logging
 
     register()
@@ -101,10 +103,11 @@ def _stock(
     kind: Any, config: Any, weights: dict[str, Tensor], dtype: torch.dtype, attention: str, prefix: str
 ) -> torch.nn.Module:
     try:
-        module, info = kind.from_pretrained(
-            None, config=config, state_dict=weights, dtype=dtype, attn_implementation=attention,
-            output_loading_info=True, ignore_mismatched_sizes=True,
-        )  # fmt: skip
+        with lean_imports():
+            module, info = kind.from_pretrained(
+                None, config=config, state_dict=weights, dtype=dtype, attn_implementation=attention,
+                output_loading_info=True, ignore_mismatched_sizes=True,
+            )  # fmt: skip
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DirectoryError(f"the weights cannot be loaded: {reason}") from error

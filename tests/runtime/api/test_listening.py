@@ -234,7 +234,7 @@ def test_log_lines_name_the_request_and_hold_no_text_and_no_key(captured: list[s
 
 def test_the_engines_death_is_told_everywhere() -> None:
     with served() as it:
-        it.engine._failure = "RuntimeError: gone"
+        it.engine._shared.failure = "RuntimeError: gone"
 
         async def ask(path: str) -> httpx.Response:
             # Not over the socket: the server is about to close it.
