@@ -4,7 +4,7 @@ SHELL := /usr/bin/env bash
 PYTHON_SOURCES := operator runtime devcluster bench tests tools
 bin := .venv/bin
 
-.PHONY: help environment binaries test check format generate verify lock demo images bench bench-gpu bench-operator
+.PHONY: help environment binaries test check format generate verify lock demo images bench bench-images bench-gpu bench-operator
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -41,8 +41,13 @@ verify: environment  ## fail when a generated file is stale
 lock: environment  ## resolve requirements/*.in again into hashed pins
 	@tools/lock.sh
 
-bench: environment  ## our server beside infinity and others, 13 minutes; QUICK=1 a look in 3, TEI=path another peer, FLAGS=--help explains
+bench: environment $(if $(QUICK),,binaries)  ## our server beside infinity and others, then images and the operator with 1 000 services, 20 minutes; QUICK=1 a look at the first in 3, TEI=path another peer, FLAGS=--help explains
 	@$(bin)/python -m bench $(if $(QUICK),--quick) $(FLAGS)
+	@$(if $(QUICK)$(FLAGS),,$(bin)/python -m bench.images)
+	@$(if $(QUICK)$(FLAGS),,$(bin)/python -m bench.scale)
+
+bench-images: environment  ## images/s and where their time goes; FLAGS=--help explains
+	@$(bin)/python -m bench.images $(FLAGS)
 
 bench-gpu: environment  ## tokens/s of BERT-base, BERT-large and a 1B Llama on this host's GPU, unattended; FLAGS=--help explains
 	@$(bin)/python -m bench.gpu $(FLAGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,10 @@ def test_family(tmp_path: Path, kind: Family) -> None:
     np.testing.assert_allclose(together, expected, atol=2e-6)
     alone = np.concatenate([vectors(model, (text,)) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-6)
+    # Batches of other texts side by side, as the engine's workers run them.
+    with ThreadPoolExecutor(2) as workers:
+        for turn in workers.map(lambda turn: (turn % len(TEXTS), vectors(model, TEXTS[turn % len(TEXTS) :])), range(12)):
+            np.testing.assert_allclose(turn[1], together[turn[0] :], atol=1e-6)
 
 
 @pytest.mark.parametrize(
