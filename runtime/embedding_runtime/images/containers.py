@@ -1,9 +1,9 @@
 """The structure of an image's file, looked at before any library does: its kind by its bytes, and nothing endless.
 
 Libraries read what surrounds the pixels with care for its correctness, not for its quantity: Pillow needs minutes for a
-JPEG or a GIF that is all metadata, and gigabytes for a TIFF whose every tag points at the whole file. So the parts are
-counted here, and metadata that no pixel depends on is left out where it can be. Steps are counted, whatever they find,
-so that no file takes long to be refused.
+JPEG or a GIF that is all metadata, and gigabytes for a TIFF of a few tags. So the parts are counted here, and metadata
+that no pixel depends on is left out where it can be. Steps are counted, whatever they find, so that no file takes long
+to be refused.
 
 Formats: JPEG (ITU-T T.81 annex B), PNG (W3C PNG 3), GIF89a, TIFF 6.0 and BigTIFF, WebP (RFC 9649), BMP.
 """
@@ -15,14 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from embedding_runtime.images.errors import UnusableImageError
+from embedding_runtime.images.tiff import first_picture
 
 # What a careful encoder never reaches, and what takes no time to walk.
 MOST_SEGMENTS = 4096
 MOST_SCANS = 100
 MOST_CHUNKS = 20_000
 MOST_BLOCKS = 20_000
-MOST_TAGS = 512
-MOST_STRIPS = 65_536
 MOST_RUN_LENGTH_BYTES = 2 * 1024 * 1024
 _KINDS = "is not a PNG, JPEG, WebP, GIF, BMP or TIFF file"
 _DAMAGED = "is damaged or incomplete"
@@ -34,8 +33,6 @@ _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 # Application segments and comments; JFIF's and Adobe's decide how colours are stored.
 _METADATA = frozenset({*range(0xE1, 0xF0), 0xFE}) - {0xEE}
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_STRIP_TAGS = frozenset({273, 279, 324, 325})
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,28 +139,7 @@ def _gif(data: bytes) -> Container:
 
 
 def _tiff(data: bytes) -> Container:
-    """The tags of the first picture: how many, how much they hold, and in how many pieces the pixels are."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"\x2b\x00", b"\x00\x2b")
-    try:
-        begin = struct.unpack_from(f"{order}Q" if big else f"{order}L", data, 8 if big else 4)[0]
-        count = struct.unpack_from(f"{order}Q" if big else f"{order}H", data, begin)[0]
-        if count > MOST_TAGS:
-            raise UnusableImageError(f"has {count} tags; at most {MOST_TAGS} are allowed")
-        begin += 8 if big else 2
-        entry = struct.Struct(f"{order}HHQ8s" if big else f"{order}HHL4s")
-        tags = [entry.unpack_from(data, begin + number * entry.size) for number in range(count)]
-    except (struct.error, OverflowError) as error:
-        raise UnusableImageError(_DAMAGED) from error
-    held = 0
-    for tag, kind, values, _ in tags:
-        size = values * _TYPE_BYTES.get(kind, 0)
-        held += size if size > (8 if big else 4) else 0
-        if tag in _STRIP_TAGS and values > MOST_STRIPS:
-            raise UnusableImageError(f"has its pixels in {values} pieces; at most {MOST_STRIPS} are allowed")
-    if held > len(data):
-        raise UnusableImageError(_DAMAGED)
-    return Container("TIFF", data, buffered=True)
+    return Container("TIFF", first_picture(data), buffered=True)
 
 
 def _webp(data: bytes) -> Container:

@@ -1,9 +1,9 @@
 """Decoding images that strangers send: what it is, is read from its bytes; how large it is, before it is decoded.
 
 Pixels are those of NVIDIA's processor: what Pillow opens, converted to RGB. So transparency is dropped rather than
-blended, of an animation the first frame counts, and orientation is applied where Pillow does so by itself, which is in
-TIFF only: a photograph's EXIF note is not followed. One thing differs: 16-bit grey is scaled to 8 bits, where Pillow
-would clip nearly everything to white.
+blended, of an animation the first frame counts, and orientation is applied where Pillow does so by itself, which is by
+the tag of a TIFF only: a photograph's EXIF note is not followed. Two things differ: 16-bit grey is scaled to 8 bits,
+where Pillow would clip nearly everything to white, and a TIFF without the tag is not turned as its XMP says.
 """
 
 from __future__ import annotations

@@ -15,12 +15,11 @@ from embedding_runtime.images.containers import (
     MOST_RUN_LENGTH_BYTES,
     MOST_SCANS,
     MOST_SEGMENTS,
-    MOST_STRIPS,
-    MOST_TAGS,
     read_container,
 )
 from embedding_runtime.images.decode import ImageLimits, decode, image_size
 from embedding_runtime.images.errors import UnusableImageError
+from embedding_runtime.images.tiff import MOST_STRIPS, MOST_TAGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
