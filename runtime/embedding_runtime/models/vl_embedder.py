@@ -161,6 +161,9 @@ class VisionLanguageEmbedder:
             )
             with decoded(value.image, self._limits, checkpoint) as pixels:
                 tiled = cut(pixels, self._settings.tiles, checkpoint)
+            # The size that a library tells is one thing, the pixels that it decodes another.
+            if len(tiled) != tiles:
+                raise UnusableImageError(f"says that it has {width} x {height} pixels, and has others")
         except UnusableImageError as error:
             raise InvalidImageError(index, str(error)) from error
         except InputTooLongError as error:

@@ -106,7 +106,8 @@ def _sample(model: VisionLanguageModel) -> Matrix:
     side = settings.tiles.side
     tiles = np.random.default_rng(7).integers(0, 256, (1, 3, side, side), dtype=np.uint8)
     text = np.arange(3, 35, dtype=np.int32) % int(model.architecture.config.vocab_size)
-    image = np.concatenate([text[:5], np.full(settings.tile_tokens, text[0], np.int32), text[5:]])
+    text = text[text != settings.image_token]
+    image = np.concatenate([text[:5], np.full(settings.tile_tokens, settings.image_token, np.int32), text[5:]])
     sequences = [TokenSequence(text), TokenSequence(image, tiles, 5)]
     vectors: Matrix = (
         pool(model.forward(sequences), [len(each.ids) for each in sequences], settings.layout.poolings).cpu().numpy()

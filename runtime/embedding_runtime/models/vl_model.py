@@ -51,7 +51,13 @@ class VisionLanguageModel:
         return torch.cat(parts)
 
     def forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
-        """Hidden states of all tokens of all sequences, end to end [tokens, size]."""
+        """Hidden states of all tokens of all sequences, end to end [tokens, size].
+
+        Raises ValueError, before anything is computed, when the places for an image's tokens in its sequence are not as
+        many as its tiles give: its neighbours' would be overwritten.
+        """
+        for sequence in sequences:
+            self._check_places(sequence)
         lengths = [len(sequence.ids) for sequence in sequences]
         starts = np.cumsum([0, *lengths[:-1]])
         ids = torch.from_numpy(np.concatenate([sequence.ids for sequence in sequences]).astype(np.int64))
@@ -68,6 +74,13 @@ class VisionLanguageModel:
             ])  # fmt: skip
             states[torch.from_numpy(places).to(self.device)] = self.see(tiles)
         return self._read(states, lengths)
+
+    def _check_places(self, sequence: TokenSequence) -> None:
+        given = 0 if sequence.tiles is None else len(sequence.tiles) * self.settings.tile_tokens
+        begin = sequence.image_begins
+        is_place = sequence.ids == self.settings.image_token
+        if given != int(is_place.sum()) or not is_place[begin : begin + given].all():
+            raise ValueError(f"{given} tokens of an image do not fit {int(is_place.sum())} places for them")
 
     def _see(self, tiles: Tensor) -> Tensor:
         mean, deviation = (

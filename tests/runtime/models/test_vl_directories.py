@@ -17,6 +17,7 @@ import torch
 from embedding_runtime.api.image_work import ImageWork, ImageWorkLimits
 from embedding_runtime.engine.model import (
     ImageInput,
+    Input,
     InputTooLongError,
     InputType,
     InvalidImageError,
@@ -331,6 +332,28 @@ def test_images_that_cannot_be_used(checkpoint: Path) -> None:
             model.prepare(["a", ImageInput(data)], None, Truncation.NONE)
         assert raised.value.index == 1
         assert reason in raised.value.reason
+
+
+def test_an_image_never_reaches_into_its_neighbours(checkpoint: Path) -> None:
+    """A file whose pixels lie otherwise than its header says gave more tokens than had been kept free for it."""
+    model = load(checkpoint)
+    turned = encoded(Image.new("L", (3600, 1200)), "TIFF", compression="tiff_lzw",
+                     tiffinfo={700: b'<x tiff:Orientation="6"/>'})  # fmt: skip
+    inputs: list[Input] = [ImageInput(turned), "a vector", ImageInput(png(picture(60, 40)))]
+    items = model.prepare(inputs, None, Truncation.NONE)
+    payload = items[0].payload
+    assert isinstance(payload, TokenSequence)
+    assert payload.tiles is not None
+    assert len(payload.tiles) == items[0].tiles
+    together = vectors(model, items)
+    for number, item in enumerate(items):
+        assert np.abs(together[number] - vectors(model, [item])[0]).max() <= 2e-5
+    for tiles, begins in (
+        (payload.tiles[:-1], payload.image_begins), (np.concatenate([payload.tiles] * 2), payload.image_begins),
+        (payload.tiles, payload.image_begins + 1), (None, 0),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"tokens of an image do not fit \d+ places for them"):
+            model.embed([TokenSequence(payload.ids, tiles, begins), items[1].payload])
 
 
 def test_the_vision_tower_is_fed_together(checkpoint: Path) -> None:
