@@ -14,6 +14,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from embedding_runtime.images.errors import UnusableImageError
 from embedding_runtime.images.tiff import first_picture
 
@@ -31,6 +33,9 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 # Segments without a length: TEM, RST0 to RST7, SOI.
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
+_IS_MARKER = np.array([code not in (0x00, 0xFF, *range(0xD0, 0xD8)) for code in range(256)])
+# Bytes looked at in one step.
+_FIRST_STEP, _STEP = 256, 256 * 1024
 # Application segments and comments; JFIF's and Adobe's decide how colours are stored.
 _METADATA = frozenset({*range(0xE1, 0xF0), 0xFE}) - {0xEE}
 
@@ -71,7 +76,7 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg(data: bytes) -> Container:
-    """Markers up to the first scan, without metadata; behind it, scans are counted.
+    """Markers up to the first scan, without metadata; from there to the end of the image, scans are counted.
 
     Pillow reads metadata in quadratic time; libjpeg goes over the whole picture for each scan of a progressive file.
     """
@@ -93,16 +98,54 @@ def _jpeg(data: bytes) -> Container:
             progressive = marker in _PROGRESSIVE
             components = data[position + 9] if length >= 8 and position + 9 < len(data) else 0
         if marker == _START_OF_SCAN:
-            if data.count(b"\xff\xda", position) > MOST_SCANS:
-                raise UnusableImageError(f"has more than {MOST_SCANS} scans")
             partial = position + 4 < len(data) and data[position + 4] < components
-            kept.append(data[position:])
+            kept.append(data[position : _jpeg_end(data, position)])
             return Container("JPEG", b"".join(kept), buffered=progressive or partial)
         end = position + 2 + length
         if marker not in _METADATA:
             kept.append(data[position:end])
         position = end
     raise UnusableImageError(f"has more than {MOST_SEGMENTS} segments before its pixels")
+
+
+def _jpeg_end(data: bytes, position: int) -> int:
+    """Where the image ends whose first scan begins there; telephones put a film behind it, or another picture.
+
+    Goes from marker to marker as libjpeg does. A file may be cut off: then its end.
+    """
+    scans = 0
+    for _ in range(MOST_SEGMENTS):
+        marker = data[position + 1]
+        if marker == _END_OF_IMAGE:
+            return position + 2
+        scans += marker == _START_OF_SCAN
+        if scans > MOST_SCANS:
+            raise UnusableImageError(f"has more than {MOST_SCANS} scans")
+        # What is reserved has no length that libjpeg would go by between two restarts.
+        has_length = marker >= 0xC0 and marker not in _BARE
+        position += 2 + (int.from_bytes(data[position + 2 : position + 4], "big") if has_length else 0)
+        following = _next_marker(data, position)
+        if following is None:
+            return len(data)
+        position = following
+    raise UnusableImageError(f"has more than {MOST_SEGMENTS} segments")
+
+
+def _next_marker(data: bytes, position: int) -> int | None:
+    """The first marker behind coded pixels, in which FF00 is a byte and FFD0 to FFD7 are restarts; None without one.
+
+    In steps, so that other threads have their turn; the first are short, for markers that are close together.
+    """
+    step = _FIRST_STEP
+    while position + 1 < len(data):
+        block = np.frombuffer(data, np.uint8, min(step + 1, len(data) - position), position)
+        found = (block[:-1] == 0xFF) & _IS_MARKER[block[1:]]
+        first = int(found.argmax())
+        if found[first]:
+            return position + first
+        position += step
+        step = min(4 * step, _STEP)
+    return None
 
 
 def _png(data: bytes) -> Container:

@@ -120,6 +120,33 @@ def test_metadata_is_left_out_and_nothing_else() -> None:
     np.testing.assert_array_equal(decode(several, LIMITS), by_pillow(several))
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_lies_behind_an_image_is_not_looked_at(progressive: bool) -> None:
+    """A film behind a photograph, as telephones make them, is full of what would be scans; restarts are none."""
+    film = np.random.default_rng(3).bytes(10_000_000)
+    assert film.count(b"\xff\xda") > MOST_SCANS
+    for options in ({}, {"restart_marker_blocks": 1}):
+        photograph = encoded(PICTURE, "JPEG", progressive=progressive, **options)
+        container = read_container(photograph + film)
+        assert container.data == read_container(photograph).data == photograph
+        np.testing.assert_array_equal(decode(photograph + film, LIMITS), by_pillow(photograph))
+
+
+@pytest.mark.parametrize(("fill", "message"), [
+    (b"\xff\x00", None), (b"\xff\xd0", None), (b"\xff", None), (b"\xff\x01", "segments"), (b"\xff\xfe\0\2", "segments"),
+    (b"\xff\xda\0\2", "scans"), (b"\xff\x02\xff\xda", "scans"), (b"\xff\xda\xff\xff", "scans"),
+])  # fmt: skip
+def test_pixels_are_walked_through_in_no_time(fill: bytes, message: str | None) -> None:
+    data = JPEG[:-2] + fill * (24_000_000 // len(fill)) + JPEG[-2:]
+    began = time.process_time()
+    if message is None:
+        read_container(data)
+    else:
+        with pytest.raises(UnusableImageError, match=f"more than .* {message}"):
+            read_container(data)
+    assert time.process_time() - began < 0.5
+
+
 @pytest.mark.parametrize("between", [b"\xff", b"\xff" * 7, b"\0\0\0", b"junk", b"\xff\x00", b"\0\xff\xff"])
 def test_what_libraries_pass_over_is_passed_over(between: bytes) -> None:
     """Fill bytes before a marker, and what some programs leave between segments."""
