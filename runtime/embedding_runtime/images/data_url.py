@@ -18,6 +18,8 @@ from embedding_runtime.images.markup import Tag, find_tag, read_tag, skip_blanks
 TEXT, IMAGE, TEXT_IMAGE = "text", "image", "text_image"
 _STEP = 256 * 1024
 _SCHEME = "data:image/"
+# Characters of a line of a payload that is folded: what programs make, and MIME's (RFC 2045, 6.8).
+_SHORTEST_LINE, _LONGEST_LINE, _MIME_LINE = 16, 4096, 76
 # What looks like an image more often than this and is none, is a text about them.
 _MOST_CANDIDATES = 1000
 # Characters of what looks like a tag and is none, before what looks like one is no longer tried; each counts for as
@@ -57,6 +59,8 @@ def read_input(value: str, modality: str | None, max_bytes: int) -> Input:
         return value
     found = list(islice(_images(value), 2))
     if not found:
+        if value.startswith(_SCHEME, skip_blanks(value, 0, len(value))):
+            raise UnusableInputError("begins like an image and is none; send one as data:image/png;base64,…")
         if modality is None:
             return value
         if _names_address(value):
@@ -133,16 +137,39 @@ def _header(value: str, start: int) -> int | None:
 def _bare(value: str, start: int, header: int, *, alone: bool) -> _Found | None:
     """A data URL by itself. With `alone`, nothing stands before it.
 
-    A string that is nothing but a URL is one to its end, even when it is broken; inside of a text one ends where its
-    alphabet does, and one that is not base64 has no alphabet to speak of.
+    A string that is nothing but a URL is one to its end, even when it is broken or folded into lines; inside of a text
+    one ends where its alphabet does, and one that is not base64 has no alphabet to speak of.
     """
     is_base64 = _says_base64(value, start, header)
+    folded = _folded_end(value, header + 1) if is_base64 else None
+    if folded is not None:
+        return _Found(start, folded, slice(header + 1, folded), folded=True, is_base64=True)
     end = _run(_VISIBLE, value, header + 1) if alone else header + 1
     if not alone or skip_blanks(value, end, len(value)) < len(value):
         if not is_base64:
             return None
         end = _run(_PAYLOAD, value, header + 1)
     return _Found(start, end, slice(header + 1, end), folded=False, is_base64=is_base64)
+
+
+def _folded_end(value: str, begin: int) -> int | None:
+    """Where a payload ends that is folded into lines and takes the rest of the string; None when there is none.
+
+    Words are base64 too, so lines have one length but for the last. Two lines of more than MIME's 76 characters may
+    also be a small image and a word.
+    """
+    begin = skip_blanks(value, begin, len(value))
+    width = _run(_PAYLOAD, value, begin) - begin
+    if not _SHORTEST_LINE <= width <= _LONGEST_LINE or width % 4:
+        return None
+    lines = re.compile(rf"(?:[A-Za-z0-9+/]{{{width}}}\s{{1,64}})++")
+    position = begin
+    while (match := lines.match(value, position, position + _STEP)) is not None:
+        position = skip_blanks(value, match.end(), len(value))
+    end = _run(_PAYLOAD, value, position)
+    if position == begin or end - position > width or skip_blanks(value, end, len(value)) < len(value):
+        return None
+    return end if width <= _MIME_LINE or position - begin > 2 * width else None
 
 
 def _in_tag(value: str, tag: Tag) -> _Found:

@@ -63,8 +63,8 @@ def test_an_image_with_text(value: str, text: str, modality: str | None) -> None
 
 @pytest.mark.parametrize("value", [
     "What is NVIDIA?", "https://example.com/cat.png", '<img src="https://example.com/cat.png"/>', "<img>", "<image>",
-    "a data:image/png here", "data:image/ is how they begin", "data:text/plain;base64,AAAA", "image/png;base64,AAAA",
-    "text with data:image/svg+xml,%3Csvg inside", "data:image/png;base64 is missing its comma", "<img src=>",
+    "a data:image/png here", "they begin data:image/ and so on", "data:text/plain;base64,AAAA", "image/png;base64,AAAA",
+    "text with data:image/svg+xml,%3Csvg inside", "a data:image/png;base64 is missing its comma", "<img src=>",
 ])  # fmt: skip
 def test_plain_text(value: str) -> None:
     assert read(value) == value
@@ -72,6 +72,40 @@ def test_plain_text(value: str) -> None:
     for modality in ("image", "text_image"):
         with pytest.raises(UnusableInputError, match=r"has no image|by address, which is not fetched"):
             read(value, modality)
+
+
+LARGE = bytes(range(256)) * 3
+FOLDED = base64.encodebytes(LARGE).decode()
+
+
+@pytest.mark.parametrize("payload", [
+    FOLDED, FOLDED.replace("\n", "\r\n"), "\n" + FOLDED.replace("\n", "\n  "), FOLDED.replace("\n", " "),
+    FOLDED.rstrip(),
+    "\n".join(base64.b64encode(LARGE).decode()[n : n + 400] for n in range(0, 1024, 400)), FOLDED.replace("=", ""),
+])  # fmt: skip
+def test_a_payload_folded_into_lines(payload: str) -> None:
+    """As base64.encodebytes, `base64` and mail programs write it."""
+    for url in (f"data:image/png;base64,{payload}", f" data:image/png;base64,{payload}\n "):
+        for modality in (None, "image"):
+            assert read(url, modality) == ImageInput(LARGE)
+        assert read(f"look: {url}") == ImageInput(LARGE, "look:")
+
+
+def test_words_behind_a_payload_are_no_lines_of_it() -> None:
+    line = base64.b64encode(bytes(75)).decode()
+    for text in ("blue", "red square", "This is what it looks like", "a b c d", f"{line[:-1]} a"):
+        assert read(f"data:image/png;base64,{line}\n{text}") == ImageInput(bytes(75), text)
+
+
+@pytest.mark.parametrize("value", [
+    "data:image/", "data:image/png", "data:image/png;base64", " data:image/png;base64 is missing its comma",
+    "data:image/ is how they begin", "data:image/png,not base64", "data:image/p g;base64,AAAA",
+])  # fmt: skip
+@pytest.mark.parametrize("modality", [None, "image", "text_image"])
+def test_what_begins_like_an_image_is_no_text(value: str, modality: str | None) -> None:
+    with pytest.raises(UnusableInputError, match="begins like an image and is none; send one as"):
+        read(value, modality)
+    assert read(value, "text") == value
 
 
 def test_what_is_said_wins() -> None:
@@ -115,8 +149,10 @@ def test_an_address_is_never_fetched() -> None:
     "<img a=" + "b" * 5_000_000 + f" {URL}", f"<img src='{URL[:-1]}" * 50_000, " " * 20_000_000 + URL,
     URL + " " * 20_000_000 + "a", "data:image/png;base64," + " " * 20_000_000,
     f"<img src='data:image/png;base64,{' ' * 20_000_000}'>", f"<img src='data:image/png;base64,{'A ' * 4_000_000}'>",
+    "data:image/png;base64," + "QUJD" * 4 + "\n", "data:image/png;base64," + ("QUJD" * 19 + "\n") * 300_000 + "!",
+    "data:image/png;base64," + ("QUJD" * 4 + "\n") * 1_500_000, ("data:image/png;base64," + "QUJD " * 8) * 200_000,
     "<img src='data:image/png;base64," + "A" * 20_000_000, "<img/" * 1_000_000 + URL, "<img a='b'>" * 400_000 + URL,
-], ids=range(24))  # fmt: skip
+], ids=range(28))  # fmt: skip
 def test_hostile_strings_take_no_time(value: str) -> None:
     began = time.process_time()
     with contextlib.suppress(UnusableInputError):
