@@ -1,7 +1,7 @@
 """`python -m bench.images`: images a second through the whole server on this machine, and where their time goes.
 
 Two random checkpoints of llama_nemotron_vl with the published geometry (tiles of 512 pixels, 256 tokens each): a tiny
-one, which shows what everything but the model costs, and a mid-size one of about ninety million parameters. Weights are
+one, which shows what everything but the model costs, and a mid-size one of about 83 million parameters. Weights are
 random, so vectors mean nothing; the work is the same.
 
 Images and tokens a second are measured at `embedding-runtime serve`, in a process of its own: requests of one image
