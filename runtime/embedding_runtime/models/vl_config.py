@@ -118,14 +118,20 @@ def read_vision_language(directory: Path, pooling: Pooling | None) -> VisionLang
         layout=layout,
         vision={**vision, "image_size": side},
         language=language,
-        image_token=int(config.get("img_context_token_id", 128258)),
+        image_token=int(_said(config, "img_context_token_id", 128258)),
         tile_tokens=tile_tokens,
         downsample=downsample,
-        select_layer=int(config.get("select_layer", -1)),
+        select_layer=int(_said(config, "select_layer", -1)),
         tiles=rule,
         mean=mean,
         deviation=deviation,
     )
+
+
+def _said(config: Mapping[str, Any], key: str, default: float) -> Any:
+    """A setting; one that is null is absent."""
+    value = config.get(key)
+    return default if value is None else value
 
 
 def _tower(config: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -144,7 +150,7 @@ def _length(name: str, key: str, value: Any) -> int | None:
 def _grid(side: int, vision: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[int, int]:
     """Patches to a side of a tile, and how many of them to a side become one token."""
     patch = int(vision.get("patch_size") or 16)
-    ratio = float(config.get("downsample_ratio", 0.5))
+    ratio = float(_said(config, "downsample_ratio", 0.5))
     downsample = round(1 / ratio) if 0 < ratio <= 1 else 0
     if side < patch or downsample < 1 or abs(downsample * ratio - 1) > 1e-9 or side // patch % downsample:
         raise DirectoryError(

@@ -52,12 +52,17 @@ def read_weights(files: WeightFiles) -> dict[str, Tensor]:
 
 
 def language_architecture(settings: VisionLanguage) -> Architecture:
-    """The bidirectional Llama of llm_config."""
+    """The bidirectional Llama of llm_config. Raises DirectoryError when its vocabulary lacks the token of images."""
     from transformers import LlamaConfig
 
     stock = json.loads(json.dumps({key: value for key, value in settings.language.items() if key not in _REMOTE_KEYS}))
     is_causal = bool(stock.pop("is_causal", False))
     config = LlamaConfig(**stock)
+    if not 0 <= settings.image_token < config.vocab_size:
+        raise DirectoryError(
+            f"config.json: img_context_token_id is {settings.image_token}, "
+            f"but the vocabulary has {config.vocab_size} tokens"
+        )
     config.use_cache = False
     config.is_causal = is_causal
     return Architecture("llama", config, packed=True, is_causal=is_causal, position_offset=0)

@@ -105,6 +105,11 @@ def test_numbers_come_from_the_files(checkpoint: Path, directory: Path, change: 
     assert load(directory).identity.fingerprint != load(checkpoint).identity.fingerprint
 
 
+def test_what_is_null_is_absent(checkpoint: Path, directory: Path) -> None:
+    edit(directory / "config.json", select_layer=None, downsample_ratio=None)
+    assert np.abs(embed(directory) - embed(checkpoint)).max() <= 1e-6
+
+
 def tiles(directory: Path) -> int:
     return load(directory).prepare([ImageInput(png(picture(300, 20)))], None, Truncation.NONE)[0].tiles
 
@@ -249,6 +254,7 @@ REFUSED: list[tuple[Callable[[Path], Any], str]] = [
     (lambda d: edit(d / "processor_config.json", image_size=64), "image_size is not the 32"),
     (lambda d: edit(d / "config.json", downsample_ratio=0.3), "do not fit"),
     (lambda d: edit(d / "config.json", img_context_token_id=7), "img_context_token_id is 7"),
+    (lambda d: edit(d / "config.json", img_context_token_id=None), "img_context_token_id is 128258"),
     (lambda d: edit(d / "config.json", pooling="colbert"), "pooling 'colbert' is not one of"),
     (lambda d: edit(d / "config.json", pooling=None, llm_config=LANGUAGE | {"pooling": None}), "pooling None"),
     (lambda d: edit(d / "config.json", vision_config=VISION | {"model_type": "radio"}), "is not siglip_vision_model"),
