@@ -84,7 +84,7 @@ def bench(
     _write(results, outcomes, directory, to_docs=not quick if docs is None else docs)
     print()
     print(table.report(results, outcomes, targets.errors(results.samples)))
-    print("\nmake bench-images measures images, make bench-operator the operator with many services, make bench-gpu a GPU")
+    print("\nmake bench-images measures images, make bench-operator many services, make bench-gpu a GPU")
     if strict and any(outcome.passed is False for outcome in outcomes):
         raise typer.Exit(1)
 

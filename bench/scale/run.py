@@ -33,6 +33,7 @@ from devcluster.player import NODE_LABEL, PODS_PER_NODE
 SERVICES = 1000
 RESYNC_SECONDS = 20.0
 RESYNCS = 3.5
+_PROCESS_SECONDS = 10.0
 CHANGES = 60
 CHART = Path(__file__).parents[2] / "charts" / "embedding-operator"
 OPERATOR_NAMESPACE = "embedding-operator-system"
@@ -138,10 +139,16 @@ class Run:
         )
         (pod,) = self.cluster.objects("pods", OPERATOR_NAMESPACE)
         self.metrics_url = f"http://{pod['status']['podIP']}:8080/metrics"
-        pid = probe.operator_pid(self.cluster.state.pid)
-        if pid is None:
-            raise ScaleError("the operator's process is not found below the cluster's supervisor")
-        self.pid = pid
+        self.pid = self._operator_pid()
+
+    def _operator_pid(self) -> int:
+        """The operator's process. A Pod that is ready has one, but for the moment in which its container restarts."""
+        until = time.monotonic() + _PROCESS_SECONDS
+        while (pid := probe.operator_pid(self.cluster.state.pid)) is None:
+            if time.monotonic() > until:
+                raise ScaleError("the operator's process is not found below the cluster's supervisor")
+            time.sleep(0.2)
+        return pid
 
     def last_words(self) -> str:
         """What the operator logged at the end, of this and of the run before a restart."""

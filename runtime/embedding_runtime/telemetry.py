@@ -158,7 +158,7 @@ class _EngineCollector(Collector):
         for name, text, value in (
             ("embedding_utilization", "Demand divided by capacity: 1 is saturated.", engine.utilization()),
             ("embedding_capacity_tokens_per_second", "Measured speed of full batches.", engine.capacity()),
-            ("embedding_busy_ratio", "Part of the last seconds in which a batch ran.", engine.busy_ratio()),
+            ("embedding_busy_ratio", "Part of the device that batches had in the last seconds.", engine.busy_ratio()),
             (
                 "embedding_batch_token_budget",
                 "Tokens a batch may have: less than configured after the device's memory ran out.",
@@ -166,7 +166,11 @@ class _EngineCollector(Collector):
             ),
         ):
             yield GaugeMetricFamily(name, text, value=value)
-        yield CounterMetricFamily("embedding_busy_seconds", "Time batches ran.", value=engine.busy_seconds())
+        yield CounterMetricFamily(
+            "embedding_busy_seconds",
+            "Time batches ran, each counted by its part of the device.",
+            value=engine.busy_seconds(),
+        )
         yield _model_info(engine)
 
 

@@ -167,6 +167,8 @@ class Engine:
         until = time.monotonic() + timeout
         for worker in self._workers:
             worker.join(max(0.0, until - time.monotonic()))
+        # The last worker does it; but one that is stuck never ends.
+        fail_all(self._shared, StoppedError("the engine is stopped"))
 
     def refuse_all(self, reason: str) -> None:
         """Fail every request in progress with StoppedError now and admit no more; what runs ends unheard."""

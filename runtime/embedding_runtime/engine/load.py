@@ -15,13 +15,17 @@ _SMOOTHING = 2.0
 _WHOLE = 0.999
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Running:
-    """A batch that runs since `since` on a part of the device (1: all of it). `crowded`: none of it was idle."""
+    """A batch that runs since `since` on a part of the device (1: all of it).
+
+    `spent` is how many seconds of the whole device it had so far; `crowded`: none of the device was idle meanwhile.
+    """
 
     since: float
     share: float
-    crowded: bool
+    spent: float = 0.0
+    crowded: bool = True
 
 
 class LoadMeter:
@@ -33,8 +37,8 @@ class LoadMeter:
     almost as long as a full one. What waits counts for one window at most: a backlog says that capacity is short, but
     not that it is as many times too small as the backlog is old.
 
-    Capacity is tokens per second in full batches. Smaller ones prove only that it is at least as much, and so does a
-    batch on a part of the device while the rest was idle: two parts at work are slower each than one alone.
+    Capacity is tokens per second in full batches while all of the device is at work. Other batches only raise it: small
+    ones waste some of it, and a part is faster alone than beside others, so that what they show is proven by nothing.
     """
 
     def __init__(self, window: float = 10.0) -> None:
@@ -42,6 +46,7 @@ class LoadMeter:
         self._batches: deque[tuple[float, float, int, float]] = deque()
         self._arrivals: deque[tuple[float, int]] = deque()
         self._running: set[Running] = set()
+        self._advanced_to = 0.0
         self._capacity = 0.0
         self._proven_at: float | None = None
         self.busy_seconds = 0.0
@@ -66,31 +71,32 @@ class LoadMeter:
 
     def started(self, now: float, share: float = 1.0) -> Running:
         """A batch begins on a share of the device; to be given to `ended`."""
-        running = Running(now, share, crowded=self._share_in_use() + share >= _WHOLE)
+        self._advance(now)
+        running = Running(now, share)
         self._running.add(running)
         return running
 
     def ended(self, running: Running, tokens: int, now: float, *, full: bool) -> None:
-        """The batch that was started is done. `full`: its budget was used up."""
-        crowded = running.crowded and self._share_in_use() >= _WHOLE
+        """The batch that was started is done. `full`: it was large enough to be fast."""
+        self._advance(now)
         self._running.discard(running)
-        duration = max(now - running.since, 1e-6)
-        self._batches.append((running.since, now, tokens, running.share))
-        self.busy_seconds += (now - running.since) * running.share
+        duration, spent = max(now - running.since, 1e-6), max(running.spent, 1e-6)
+        self._batches.append((running.since, now, tokens, min(1.0, running.spent / duration)))
+        self.busy_seconds += running.spent
         self._forget(now)
-        speed = tokens / duration
-        if full and crowded:
-            self._prove(speed / running.share, duration * running.share, now)
+        speed = tokens / spent
+        if full and running.crowded:
+            self._prove(speed, spent, now)
         elif speed > self._capacity:
             settled = self._proven_at is not None
-            self._capacity += (min(0.5, duration / _SMOOTHING) if settled else 1.0) * (speed - self._capacity)
+            self._capacity += (min(0.5, spent / _SMOOTHING) if settled else 1.0) * (speed - self._capacity)
 
     def busy_ratio(self, now: float) -> float:
         """The part of the window and of the device in which batches ran."""
         self._forget(now)
         start = now - self._window
         busy = sum((end - max(begin, start)) * share for begin, end, _, share in self._batches)
-        busy += sum((now - max(running.since, start)) * running.share for running in self._running)
+        busy += sum((now - max(running.since, start)) * share for running, share in self._shares())
         return min(1.0, busy / self._window)
 
     def utilization(self, queued_tokens: int, now: float) -> float:
@@ -103,12 +109,23 @@ class LoadMeter:
         done = sum(
             tokens * (end - max(begin, start)) / max(end - begin, 1e-6) for begin, end, tokens, _ in self._batches
         )
-        done += sum(self._capacity * (now - max(running.since, start)) * running.share for running in self._running)
+        done += sum(self._capacity * (now - max(running.since, start)) * share for running, share in self._shares())
         arrived = sum(tokens for _, tokens in self._arrivals)
         return max(arrived, done + min(queued_tokens, room)) / room
 
-    def _share_in_use(self) -> float:
-        return sum(running.share for running in self._running)
+    def _shares(self) -> list[tuple[Running, float]]:
+        """What each running batch really has: more parts than there are may be taken, and are shared then."""
+        whole = max(1.0, sum(running.share for running in self._running))
+        return [(running, running.share / whole) for running in self._running]
+
+    def _advance(self, now: float) -> None:
+        """Count the time since something last started or ended."""
+        seconds, self._advanced_to = max(0.0, now - self._advanced_to), now
+        shares = self._shares()
+        crowded = sum(share for _, share in shares) >= _WHOLE
+        for running, share in shares:
+            running.spent += seconds * share
+            running.crowded = running.crowded and crowded
 
     def _prove(self, speed: float, weight: float, now: float) -> None:
         """Full batches on the whole device ran at this speed; the old figure fades as `weight` seconds are added up."""

@@ -220,7 +220,12 @@ class BatchPolicy:
                 if not ticket.unsettled and not ticket.cancelled:
                     done.append(ticket)
         self._waiting_requests -= len(done)
-        self._expected = {lane: sum(ticket.lane is lane for ticket in done) for lane in Lane}
+        # Those of a batch that another worker ran a moment ago are still on their way back.
+        recent = self._workers > 1 and now - self._answered_at < self.limits.max_wait
+        self._expected = {
+            lane: sum(ticket.lane is lane for ticket in done) + (max(0, self._expected[lane]) if recent else 0)
+            for lane in Lane
+        }
         self._answered_at = now
         return done
 
@@ -248,7 +253,7 @@ class BatchPolicy:
         if run.funded or Lane.INTERACTIVE in run.tokens_by_lane or self._bulk_credit >= run.tokens:
             return None
         batch = _Batch(self.limits, self.memory)
-        self._fill(batch, Lane.INTERACTIVE, self.memory.tokens)
+        self._fill(batch, Lane.INTERACTIVE, self._fair_share(self._lanes[Lane.INTERACTIVE].tokens))
         if not batch.works:
             return None
         self._earn(batch.tokens)
@@ -316,9 +321,9 @@ class BatchPolicy:
         return now - self._answered_at < self.limits.max_wait and self._expected[lane] > 0
 
     def _run(self, reason: Reason, now: float) -> Run:
-        budget = self._fair_budget()
+        budget = self._fair_share(sum(queue.tokens for queue in self._lanes.values()) + self._running_tokens)
         bulk, queries = self._lanes[Lane.BULK], self._lanes[Lane.INTERACTIVE]
-        bulk_budget = self.pace.bulk_tokens(budget, now)
+        bulk_budget = min(budget, self.pace.bulk_tokens(self.memory.tokens, now))
         batch = _Batch(self.limits, self.memory)
         head = bulk.peek()
         if head is None or not len(queries):
@@ -338,14 +343,13 @@ class BatchPolicy:
         self._bulk_credit = max(0.0, self._bulk_credit - (batch.tokens - overtaken_with))
         return self._started(batch, reason)
 
-    def _fair_budget(self) -> int:
-        """The tokens of a batch that leaves as much to every other worker; not so few that batches become a waste."""
+    def _fair_share(self, tokens: int) -> int:
+        """What of so many tokens a batch may have so that every other worker gets as much; not so few that batches
+        become a waste, and not more than the budget."""
         budget = self.memory.tokens
         if self._workers == 1:
             return budget
-        waiting = sum(queue.tokens for queue in self._lanes.values())
-        share = -(-(waiting + self._running_tokens) // self._workers)
-        return min(budget, max(share, budget // 4))
+        return min(budget, max(-(-tokens // self._workers), budget // 4))
 
     def _earn(self, tokens: int) -> None:
         share = self.limits.bulk_share

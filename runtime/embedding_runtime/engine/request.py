@@ -35,6 +35,8 @@ class Pending:
     inference_seconds: float = 0.0
     batch_tokens: int = 0
     error: Exception | None = None
+    _batch_seconds: float = 0.0
+    _ended: float = 0.0
 
     @property
     def queue_seconds(self) -> float:
@@ -55,8 +57,11 @@ class Pending:
 
     def took_part(self, started: float, seconds: float, tokens: int) -> None:
         """A batch with items of this request ran."""
-        self.started = self.started or started
-        self.inference_seconds += seconds
+        self.started = min(self.started, started) if self.started else started
+        # Batches side by side take no longer than from the first one's start to the last one's end.
+        self._ended = max(self._ended, started + seconds)
+        self._batch_seconds += seconds
+        self.inference_seconds = min(self._batch_seconds, self._ended - self.started)
         self.batch_tokens = max(self.batch_tokens, tokens)
 
 

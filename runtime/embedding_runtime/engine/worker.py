@@ -50,6 +50,7 @@ class Worker:
     def __init__(self, shared: Shared, number: int) -> None:
         self._shared = shared
         self._steps: _Steps | None = None
+        self._parts = 1
         self.heartbeat = shared.clock()
         self._thread = threading.Thread(target=self._work, name=f"engine-{number}", daemon=True)
 
@@ -84,7 +85,9 @@ class Worker:
             return
         self._steps = None
         try:
+            self._use(run)
             self._interrupt(run)
+            self._use(steps.run)
         except DeviceLostError:
             raise
         except Exception as error:
@@ -115,7 +118,7 @@ class Worker:
             with shared.changed:
                 shared.failure = shared.failure or f"{type(error).__name__}: {error}"
                 shared.changed.notify_all()
-            fail_all(shared, StoppedError("the device or the engine failed; this replica is restarting"), settled=True)
+            fail_all(shared, StoppedError("the device or the engine failed; this replica is restarting"))
 
     def _is_test_due(self) -> bool:
         """Whether this worker is to let the model prove itself now; the others go on meanwhile."""
@@ -123,6 +126,9 @@ class Worker:
         with shared.changed:
             due = not shared.testing and shared.clock() >= shared.health.next_test()
             shared.testing = shared.testing or due
+            if due and not shared.policy.is_empty:
+                # This worker may be the only one that was told of what queues.
+                shared.changed.notify()
         return due
 
     def _test(self) -> None:
@@ -156,12 +162,13 @@ class Worker:
         shared = self._shared
         with shared.changed:
             now = self.heartbeat = shared.clock()
+            if shared.is_over:
+                return None
             decision = shared.policy.decide(now)
             if isinstance(decision, Run):
                 return self._take(decision, now)
             pause = _HEARTBEAT_SECONDS if decision.until is None else decision.until - now
-            if not shared.is_over:
-                shared.changed.wait(min(max(pause, 0.0), _HEARTBEAT_SECONDS))
+            shared.changed.wait(min(max(pause, 0.0), _HEARTBEAT_SECONDS))
         return None
 
     def _take(self, run: Run, now: float) -> _Started:
@@ -171,9 +178,15 @@ class Worker:
         if not shared.policy.is_empty:
             shared.changed.notify()
             idle = 1
-        parts = shared.model.take(idle, run.tokens) if isinstance(shared.model, Parallel) else idle
+        self._parts = idle
+        parts = self._use(run)
         shared.parts_in_use += parts
         return _Started(run, parts, shared.load.started(now, parts / shared.workers))
+
+    def _use(self, run: Run) -> int:
+        """Let this thread compute the run with at most the parts of the device it has; how many it uses."""
+        model = self._shared.model
+        return model.take(self._parts, run.tokens) if isinstance(model, Parallel) else self._parts
 
     def _execute(self, started: _Started) -> None:
         shared, run = self._shared, started.run
@@ -189,8 +202,9 @@ class Worker:
         seconds = ended - began - steps.interrupted_seconds
         with shared.changed:
             shared.parts_in_use -= started.parts
-            # Batches much smaller than the budget say little about how fast large ones are.
-            full = 4 * run.tokens >= shared.policy.memory.tokens
+            # Batches much smaller than the budget say little about how fast large ones are; those that were cut to a
+            # quarter of it (the least) are filled with whole items only.
+            full = 8 * run.tokens >= shared.policy.memory.tokens
             shared.load.ended(started.running, run.tokens + steps.interrupting_tokens, ended, full=full)
             shared.policy.pace.ran(frozenset(run.tokens_by_lane), run.tokens, seconds, steps.longest)
             shared.policy.memory.fitted(run.tokens, ended)
@@ -250,13 +264,11 @@ class Worker:
         _log.warning("out of device memory with %d tokens: the token budget of a batch is now %d", tokens, budget)
 
 
-def fail_all(shared: Shared, error: Exception, *, settled: bool = False) -> None:
-    """End every request in progress with this error.
-
-    One that is settled has its answer on the way; but after a defect (`settled`) it may be that nobody sent it.
-    """
+def fail_all(shared: Shared, error: Exception) -> None:
+    """End every request in progress: with its answer where that is complete, else with this error."""
     with shared.changed:
-        requests = [request for request in shared.requests.values() if settled or request.ticket.unsettled]
+        requests = list(shared.requests.values())
         for request in requests:
-            request.error = request.error or error
+            if request.ticket.unsettled or request.vectors is None:
+                request.error = request.error or error
     answer(requests)

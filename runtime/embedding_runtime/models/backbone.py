@@ -17,7 +17,7 @@ from embedding_runtime.models.architecture import Architecture, text_part
 from embedding_runtime.models.attention import NAME, pack, register, to_device
 from embedding_runtime.models.bert import BertEncoder
 from embedding_runtime.models.files import DirectoryError
-from embedding_runtime.models.lean import lean_imports
+from embedding_runtime.models.lean import leanly
 from embedding_runtime.models.weights import find_weights
 
 # What embedding does not use: poolers and language-model heads may be absent, or be there and stay unread.
@@ -130,13 +130,12 @@ def load_backbone(directory: Path, architecture: Architecture, dtype: torch.dtyp
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        with lean_imports():
-            model_class = MODEL_MAPPING[type(architecture.config)]
+        model_class = leanly(lambda: MODEL_MAPPING[type(architecture.config)])
     except KeyError as error:
         raise DirectoryError(f"model type {architecture.family!r} has no stock model class") from error
     try:
-        with lean_imports():
-            module, info = model_class.from_pretrained(
+        module, info = leanly(
+            lambda: model_class.from_pretrained(
                 directory,
                 config=architecture.config,
                 dtype=dtype,
@@ -146,6 +145,7 @@ def load_backbone(directory: Path, architecture: Architecture, dtype: torch.dtyp
                 # So that what does not fit is named below rather than in a report.
                 ignore_mismatched_sizes=True,
             )
+        )
     except Exception as error:
         if "Weights only load failed" in str(error):
             name = find_weights(directory).paths[0].name

@@ -22,7 +22,7 @@ from embedding_runtime.models.dual_layout import DualLayout, read_dual
 from embedding_runtime.models.embedder import Prompts
 from embedding_runtime.models.files import DirectoryError, require_vocabulary
 from embedding_runtime.models.fingerprint import canonical_config, canonical_tensors
-from embedding_runtime.models.lean import lean_imports
+from embedding_runtime.models.lean import leanly
 from embedding_runtime.models.loading import check_loaded
 from embedding_runtime.models.projection import load_projection, output_size
 from embedding_runtime.models.selftest import SelfTestError
@@ -94,16 +94,18 @@ def _load_towers(dual: DualLayout, dtype: torch.dtype, device: torch.device) -> 
     folder = dual.layout.transformer
     find_weights(folder)
     try:
-        with lean_imports():
-            # Each name is imported when it is asked for.
-            model_class, processor_class = {
-                "clip": (transformers.CLIPModel, transformers.CLIPImageProcessorPil),
-                "siglip": (transformers.SiglipModel, transformers.SiglipImageProcessorPil),
-            }[dual.family]
-            module, info = model_class.from_pretrained(
+        model_class, processor_class = leanly(
+            lambda: {
+                "clip": lambda: (transformers.CLIPModel, transformers.CLIPImageProcessorPil),
+                "siglip": lambda: (transformers.SiglipModel, transformers.SiglipImageProcessorPil),
+            }[dual.family]()
+        )
+        module, info = leanly(
+            lambda: model_class.from_pretrained(
                 folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True, output_loading_info=True,
                 ignore_mismatched_sizes=True,
-            )  # fmt: skip
+            )
+        )  # fmt: skip
         processor = processor_class.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

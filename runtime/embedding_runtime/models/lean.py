@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _MASKS = "transformers.masking_utils"
 _INDEXING = "torch._dynamo._trace_wrapped_higher_order_op"
@@ -74,12 +75,25 @@ def import_lean() -> None:
             importlib.import_module(name)
 
 
+def leanly(work: Callable[[], T]) -> T:
+    """The result of work that imports or builds a model, done leanly; where something is missing then, as ever."""
+    try:
+        with lean_imports():
+            return work()
+    except (ImportError, AttributeError) as error:
+        _log.warning("a model needs more than usual (%s: %s): importing all of it", type(error).__name__, error)
+        return work()
+
+
 @contextmanager
 def lean_imports() -> Iterator[None]:
     """Until the end of this, imports of transformers leave the compiler, distributed tensors and scipy out, and new
     layers have no initial values."""
     import torch
     import torch.distributed
+
+    # It keeps the functions that give initial values as they are when it is imported.
+    import transformers.initialization
     import transformers.utils
 
     aside = [name for name in _ASIDE if name not in sys.modules]

@@ -7,6 +7,7 @@ lone batch may have all of them, as far as its products are large enough to be w
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import Any, Protocol
 
@@ -31,22 +32,33 @@ def threads_for(tokens: int, available: int, layer_size: int) -> int:
 
 
 class CpuShares:
-    """`threads` divided among `workers`. `layer_size` is how many weights a usual linear layer of the model has."""
+    """`threads` divided among `workers`, those that are left over one by one. `layer_size` is how many weights a usual
+    linear layer of the model has."""
 
     def __init__(self, threads: int, layer_size: int, workers: int | None = None) -> None:
         self._threads = threads
         self._layer_size = layer_size
         self.workers = min(threads, workers or _MOST_WORKERS)
+        self._local = threading.local()
+        self._places = itertools.count()
 
     def take(self, parts: int, tokens: int) -> int:
         import torch
 
-        available = parts * self._threads // self.workers
+        part, left = divmod(self._threads, self.workers)
+        own = part + (self._place() < left)
+        available = self._threads if parts == self.workers else own + (parts - 1) * part
         threads = threads_for(tokens, available, self._layer_size)
         # Holds for the calling thread: each keeps a number, and a team of helpers, of its own.
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        return min(parts, -(-threads * self.workers // self._threads))
+        return 1 if threads <= own else min(parts, 1 - (own - threads) // part)
+
+    def _place(self) -> int:
+        """The calling thread's place among the workers."""
+        if not hasattr(self._local, "place"):
+            self._local.place = next(self._places) % self.workers
+        return int(self._local.place)
 
 
 class CudaShares:

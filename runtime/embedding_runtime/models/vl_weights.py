@@ -16,7 +16,7 @@ from torch import Tensor
 from embedding_runtime.models.architecture import Architecture
 from embedding_runtime.models.attention import NAME, register
 from embedding_runtime.models.files import DirectoryError
-from embedding_runtime.models.lean import lean_imports
+from embedding_runtime.models.lean import leanly
 from embedding_runtime.models.loading import check_loaded, check_names
 from embedding_runtime.models.vl_config import VisionLanguage
 from embedding_runtime.models.weights import WeightFiles, find_weights
@@ -75,8 +75,8 @@ def load_towers(
 
     Raises DirectoryError when weights are missing, left over or of the wrong shape.
     """
-    with lean_imports():
-        from transformers import LlamaModel, SiglipVisionConfig, SiglipVisionModel
+    import transformers
+    from transformers import SiglipVisionConfig
     from transformers.utils import logging as transformers_logging
 
     register()
@@ -91,8 +91,9 @@ def load_towers(
     del weights
     vision_keys = {key: value for key, value in settings.vision.items() if key not in _REMOTE_KEYS}
     vision_config = SiglipVisionConfig(**{**vision_keys, "vision_use_head": False})
-    vision = _stock(SiglipVisionModel, vision_config, parts["vision_model."], dtype, "sdpa", "vision_model.")
-    language = _stock(LlamaModel, architecture.config, parts["language_model."], dtype, NAME, "language_model.")
+    sees, reads = leanly(lambda: (transformers.SiglipVisionModel, transformers.LlamaModel))
+    vision = _stock(sees, vision_config, parts["vision_model."], dtype, "sdpa", "vision_model.")
+    language = _stock(reads, architecture.config, parts["language_model."], dtype, NAME, "language_model.")
     inner = int(vision_config.hidden_size) * settings.downsample**2
     projector = _projector(inner, int(architecture.config.hidden_size), parts["mlp1."]).to(dtype)
     for module in (vision, projector, language):
@@ -108,11 +109,12 @@ def _stock(
     kind: Any, config: Any, weights: dict[str, Tensor], dtype: torch.dtype, attention: str, prefix: str
 ) -> torch.nn.Module:
     try:
-        with lean_imports():
-            module, info = kind.from_pretrained(
+        module, info = leanly(
+            lambda: kind.from_pretrained(
                 None, config=config, state_dict=weights, dtype=dtype, attn_implementation=attention,
                 output_loading_info=True, ignore_mismatched_sizes=True,
-            )  # fmt: skip
+            )
+        )  # fmt: skip
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DirectoryError(f"the weights cannot be loaded: {reason}") from error

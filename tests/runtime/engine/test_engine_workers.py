@@ -227,17 +227,95 @@ def run(meter: LoadMeter, share: float, tokens: int, begin: float, end: float, *
 
 def test_capacity_is_that_of_all_parts_and_known_once_all_of_them_worked() -> None:
     meter = LoadMeter(window=10)
-    # Half of the device, the rest idle: it may be faster than it would be beside another.
+    # Half of the device, the rest idle: it may be faster than it would be beside another, which proves nothing.
     run(meter, 0.5, 100, 0.0, 1.0, beside=False)
-    assert meter.capacity == pytest.approx(100)
+    assert meter.capacity == pytest.approx(200)
     assert meter.proven_capacity(1.0) is None
     assert meter.busy_ratio(10.0) == pytest.approx(0.05)
     meter = LoadMeter(window=10)
     for second in range(0, 20, 2):
         run(meter, 0.5, 100, second, second + 1.0, beside=True)
     assert meter.capacity == pytest.approx(200)
+    assert meter.proven_capacity(20.0) == pytest.approx(200)
     assert meter.busy_ratio(20.0) == pytest.approx(0.5)
     assert meter.utilization(0, 20.0) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_light_traffic_reads_the_same_on_any_number_of_workers(workers: int) -> None:
+    """Small batches side by side for half of the time, on an engine that never ran a full one."""
+    meter = LoadMeter(window=10)
+    for step in range(100):
+        now = step / 10
+        batches = [meter.started(now, 1 / workers) for _ in range(workers)]
+        for batch in batches:
+            meter.arrived(16, now)
+            meter.ended(batch, 16, now + 0.05, full=False)
+    assert meter.utilization(0, 10.0) == pytest.approx(0.5, rel=0.1)
+    assert meter.busy_ratio(10.0) == pytest.approx(0.5, rel=0.1)
+
+
+def test_more_parts_than_there_are_are_shared() -> None:
+    """A lone batch has all of the device when a second one begins on half of it, over and over."""
+    meter = LoadMeter(window=10)
+    for step in range(20):
+        now = float(step)
+        alone = meter.started(now, 1.0)
+        late = meter.started(now + 0.25, 0.5)
+        meter.ended(alone, 200, now + 0.75, full=True)  # 0.25 s alone, 0.5 s with two thirds: 0.583 of the device
+        meter.ended(late, 100, now + 1.0, full=True)
+    assert meter.busy_seconds == pytest.approx(20 * 0.875, rel=0.01)
+    assert meter.busy_ratio(20.0) <= 1
+    assert meter.capacity == pytest.approx(200 / 0.583, rel=0.1)
+
+
+def test_a_due_self_test_does_not_keep_a_query_from_the_idle_worker() -> None:
+    class Slow(SideBySide):
+        def prove(self) -> None:
+            super().prove()
+            time.sleep(2.0)
+
+    async def scenario() -> None:
+        model = Slow()
+        engine = Engine(model, LIMITS, health=Health(time.monotonic(), interval=0.3))
+        engine.start()
+        try:
+            await asyncio.sleep(0.35)
+            began = time.monotonic()
+            await engine.submit(items(1), Lane.INTERACTIVE, 30)
+            assert time.monotonic() - began < 0.5
+        finally:
+            engine.stop()
+
+    asyncio.run(scenario())
+
+
+def test_time_of_batches_side_by_side_is_not_counted_twice() -> None:
+    async def scenario() -> None:
+        with Running() as it:
+            it.model.seconds = 0.2
+            began = time.monotonic()
+            answer = await it.engine.submit(items(*range(60)), Lane.BULK, 30)
+            assert answer.inference_seconds <= time.monotonic() - began
+
+    asyncio.run(scenario())
+
+
+def test_a_stuck_worker_does_not_keep_what_queues_from_being_failed() -> None:
+    async def scenario() -> None:
+        with Running(Limits(1, 1, 1000, 0.0)) as it:
+            it.model.gate.clear()
+            running = [asyncio.create_task(it.engine.submit(items(n), Lane.BULK, 30)) for n in range(2)]
+            await it.until(2)
+            queued = asyncio.create_task(it.engine.submit(items(3), Lane.BULK, 30))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(it.engine.stop, 0.2)
+            with pytest.raises(StoppedError):
+                await queued
+            it.model.gate.set()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    asyncio.run(scenario())
 
 
 def test_utilization_of_two_workers_reads_the_load_of_both() -> None:

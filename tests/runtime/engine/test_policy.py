@@ -475,3 +475,44 @@ def test_a_long_queue_fills_every_batch() -> None:
     run = policy.decide(1.0)
     assert isinstance(run, Run)
     assert run.tokens == 100
+
+
+def test_a_burst_of_queries_is_left_to_other_workers_too() -> None:
+    policy = BatchPolicy(Limits(100, 100, 10**6, 0.01), workers=2)
+    admit(policy, Lane.BULK, (10,) * 100, 0.0)
+    first, second = policy.decide(1.0), policy.decide(1.0)
+    assert isinstance(first, Run)
+    assert isinstance(second, Run)
+    admit(policy, Lane.INTERACTIVE, (10,) * 8, 1.0)
+    one, other = policy.interrupt(first), policy.interrupt(second)
+    assert one is not None
+    assert other is not None
+    assert (one.tokens, other.tokens) == (40, 20)
+
+
+def test_clients_of_two_workers_are_expected_together() -> None:
+    """The second answer does not make the first one's clients forgotten: a worker waits for both."""
+    policy = BatchPolicy(Limits(100, 100, 10**6, 0.01), workers=2)
+    admit(policy, Lane.BULK, (30,) * 2, 0.0)
+    first = policy.decide(1.0)
+    second = policy.decide(1.0)
+    assert isinstance(first, Run)
+    assert isinstance(second, Run)
+    policy.settle(first, 1.0)
+    policy.settle(second, 1.001)
+    # Both works belong to one request, answered by the second: it is the one client to come back.
+    admit(policy, Lane.BULK, (5,), 1.002)
+    assert isinstance(policy.decide(1.003), Run)
+    for _ in range(2):
+        admit(policy, Lane.BULK, (5,), 2.0)
+    runs = [policy.decide(2.02), policy.decide(2.02)]
+    admit(policy, Lane.BULK, (40,), 2.02)
+    third = policy.decide(2.05)
+    assert isinstance(third, Run)
+    settled = [run for run in runs if isinstance(run, Run)]
+    for index, run in enumerate(settled):
+        policy.settle(run, 3.0 + index / 1000)
+    policy.settle(third, 3.002)
+    admit(policy, Lane.BULK, (5,), 3.003)
+    # Three clients were answered within a moment and one is back: more is plausible.
+    assert isinstance(policy.decide(3.004), Wait)

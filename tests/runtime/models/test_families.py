@@ -76,9 +76,10 @@ def test_family(tmp_path: Path, kind: Family) -> None:
     alone = np.concatenate([vectors(model, (text,)) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-6)
     # Batches of other texts side by side, as the engine's workers run them.
+    starts = [turn % len(TEXTS) for turn in range(12)]
     with ThreadPoolExecutor(2) as workers:
-        for turn in workers.map(lambda turn: (turn % len(TEXTS), vectors(model, TEXTS[turn % len(TEXTS) :])), range(12)):
-            np.testing.assert_allclose(turn[1], together[turn[0] :], atol=1e-6)
+        for start, rows in zip(starts, workers.map(lambda start: vectors(model, TEXTS[start:]), starts), strict=True):
+            np.testing.assert_allclose(rows, together[start:], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -43,20 +43,29 @@ double = torch.compiler.disable(lambda x: 2 * x)
 from torch._dynamo import disable
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 layer = torch.nn.Linear(4, 4)
-print(double(3), disable.__module__, ShapeEnv.__module__, torch.distributed.is_available(), bool(layer.weight.std() > 0))
+print(double(3), disable.__module__, ShapeEnv.__module__)
+from transformers.initialization import TORCH_INIT_FUNCTIONS
+same = all(getattr(torch.nn.init, name) is function for name, function in TORCH_INIT_FUNCTIONS.items())
+print(torch.distributed.is_available(), bool(layer.weight.std() > 0), same)
 """
-    (_, imported, real), _ = load(tmp_path, after=after)
+    (_, imported, real, rest), _ = load(tmp_path, after=after)
     assert imported == "[]"
-    assert real == "6 torch._dynamo.decorators torch.fx.experimental.symbolic_shapes True True"
+    assert real == "6 torch._dynamo.decorators torch.fx.experimental.symbolic_shapes"
+    assert rest == "True True True"
 
 
 def test_where_that_fails_everything_is_imported_and_the_vectors_are_the_same(tmp_path: Path) -> None:
-    before = """
+    (tmp_path / "needy.py").write_text("from torch._dynamo.eval_frame import OptimizedModule")
+    before = f"""
+import logging
 import embedding_runtime.models.lean as lean
-lean._ASIDE = (*lean._ASIDE, "transformers.activations")
+logging.basicConfig()
+sys.path.append({str(tmp_path)!r})
+lean._COMMON = (*lean._COMMON, "needy")
 """
     (lean, imported), _ = load(tmp_path)
     assert imported == "[]"
     (whole, imported), log = load(tmp_path, before=before)
+    assert "importing all of it" in log
     assert whole == lean
     assert "torch._dynamo" in imported

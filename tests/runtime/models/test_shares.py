@@ -44,8 +44,24 @@ def test_nobody_takes_more_than_there_is(threads: int, workers: int | None, toke
     parts = data.draw(st.integers(1, shares.workers))
     used = shares.take(parts, tokens)
     assert 1 <= used <= parts
-    assert 1 <= torch.get_num_threads() <= max(1, parts * threads // shares.workers)
-    assert torch.get_num_threads() <= -(-used * threads // shares.workers)
+    assert 1 <= torch.get_num_threads() <= threads
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7, 8, 9, 12, 15, 20, 31, 64])
+def test_all_threads_are_used_when_all_workers_work(threads: int) -> None:
+    shares = CpuShares(threads, LAYER)
+    found = []
+
+    def worker() -> None:
+        shares.take(1, 1_000_000)
+        found.append(torch.get_num_threads())
+
+    for _ in range(shares.workers):
+        thread = threading.Thread(target=worker)
+        thread.start()
+        thread.join()
+    assert sum(found) == threads
+    assert max(found) - min(found) <= 1
 
 
 def test_every_thread_has_a_number_of_its_own() -> None:
