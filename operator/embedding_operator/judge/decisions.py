@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from typing import Any
 
 from embedding_operator.api.constants import CONTAINER_NAME, FIELD_MANAGER
 from embedding_operator.judge.rollout import rollout_of
+from embedding_operator.judge.shortage import gives_way
 from embedding_operator.observe.managed_fields import applied_fields, own_annotations
 from embedding_operator.observe.snapshot import Object, PodState
 from embedding_operator.render import Strategy
@@ -24,10 +24,6 @@ AUTOSCALER = "autoscaler"
 RUNTIME_DEFAULTS = "embedding-operator.io/runtime-defaults"
 TEMPLATE_HASH = "embedding-operator.io/template-hash"
 
-# What the scheduler says of extended resources (their names have a domain), of claims to devices and of volumes.
-_HELD_BY_OTHERS = re.compile(
-    r"Insufficient \S+/\S|cannot allocate all claims|in-use by another pod|volume node affinity conflict", re.I
-)
 SCHEDULING_PATIENCE = timedelta(seconds=20)
 """How long a new Pod may wait for its accelerator before a rollout stops asking for one more than there are."""
 
@@ -102,20 +98,15 @@ def live_strategy(deployment: Object) -> Strategy:
     return Strategy.MAX_UNAVAILABLE if surge in (0, "0", "0%") else Strategy.SURGE
 
 
-def _is_crowded_out(pod: PodState) -> bool:
-    """Whether the scheduler has no room for the Pod because other Pods hold what there is one of."""
-    return not pod.scheduled and _HELD_BY_OTHERS.search(pod.scheduling_message) is not None
-
-
 def decide_strategy(
     asked: str, *, deployment: Object | None, template_changes: bool, pods: Iterable[PodState], now: datetime
 ) -> Strategy:
     """The strategy to render. `asked` is `spec.rollout.strategy`.
 
     `Auto` begins every rollout with one Pod more than asked for, and gives that up for this rollout when a Pod stays
-    unschedulable for want of what the others hold: with no accelerator free, waiting would last for ever. A Pod that
-    fits nowhere for another cause, a wrong node selector say, is no reason to stop one that serves. Without a change of
-    the template nothing is evaluated again.
+    unschedulable for want of what a Pod of another template holds: with no accelerator free, waiting would last for
+    ever. A Pod that fits nowhere for another cause, a wrong node selector or a resource that nobody has, is no reason
+    to stop one that serves. Without a change of the template nothing is evaluated again.
     """
     if asked != "Auto":
         return Strategy(asked)
@@ -127,12 +118,8 @@ def decide_strategy(
     if current is Strategy.MAX_UNAVAILABLE or rollout_of(deployment).complete:
         return current
     current_pods = [pod for pod in pods if not pod.terminating]
-    stuck = [pod for pod in current_pods if _is_crowded_out(pod) and now - pod.created >= SCHEDULING_PATIENCE]
-    templates = {pod.template_hash for pod in current_pods if pod.scheduled}
-    older = [pod for pod in stuck if templates - {pod.template_hash}]
-    if older:
-        return Strategy.MAX_UNAVAILABLE
-    return current
+    stuck = [pod for pod in current_pods if not pod.scheduled and now - pod.created >= SCHEDULING_PATIENCE]
+    return Strategy.MAX_UNAVAILABLE if any(gives_way(pod, current_pods) for pod in stuck) else current
 
 
 # Pinned defaults -----------------------------------------------------------------------------------------------------

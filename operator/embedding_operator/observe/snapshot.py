@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from fractions import Fraction
 from typing import Any
 
 Object = Mapping[str, Any]
@@ -55,6 +56,12 @@ class PodState:
     containers_ready: bool = False
     """Whether its kubelet last called all containers ready."""
     node: str | None = None
+    requests: Mapping[str, Fraction] = field(default_factory=dict)
+    """What the scheduler reserves for it of each resource, in the resource's own unit (cores, bytes, devices)."""
+    claim_templates: frozenset[str] = frozenset()
+    """Names of the ResourceClaimTemplates that its devices are claimed by."""
+    volume_claims: frozenset[str] = frozenset()
+    """Names of the PersistentVolumeClaims that it mounts."""
     status_reason: str = ""
     """The Pod's own `status.reason`, e.g. `Evicted` or `NodeLost`."""
     status_message: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -139,7 +140,12 @@ MISPLACED = {
     "scheduling_reason": "Unschedulable",
     "scheduling_message": "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
 }
-LATE = {**MISPLACED, "scheduling_message": "0/3 nodes are available: 1 Insufficient nvidia.com/gpu, 2 had taints."}
+GPU = {"nvidia.com/gpu": Fraction(1), "cpu": Fraction(4)}
+LATE = {
+    **MISPLACED,
+    "requests": GPU,
+    "scheduling_message": "0/3 nodes are available: 1 Insufficient nvidia.com/gpu, 2 had taints.",
+}
 EARLY = {"created": NOW - timedelta(seconds=1), "scheduled": False, "ready": False}
 NO_SURGE = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
 HALF = {"total": 2, "updated": 1, "ready": 1}
@@ -164,7 +170,7 @@ HALF = {"total": 2, "updated": 1, "ready": 1}
             "Auto",
             deployment(**HALF),
             False,
-            [pod(), pod("new", template_hash="2", **LATE)],
+            [pod(requests=GPU), pod("new", template_hash="2", **LATE)],
             Strategy.MAX_UNAVAILABLE,
         ),
         (
@@ -174,25 +180,6 @@ HALF = {"total": 2, "updated": 1, "ready": 1}
             False,
             [pod(), pod("new", template_hash="2", **MISPLACED)],
             Strategy.SURGE,
-        ),
-        (
-            "a claim that the old Pod holds",
-            "Auto",
-            deployment(**HALF),
-            False,
-            [
-                pod(),
-                pod(
-                    "new",
-                    template_hash="2",
-                    **{
-                        **LATE,
-                        "scheduling_message": "0/1 nodes are available: 1 node has "
-                        "pod using PersistentVolumeClaim with the same name: in-use by another pod.",
-                    },
-                ),
-            ],
-            Strategy.MAX_UNAVAILABLE,
         ),
         (
             "switched once, it stays for this rollout",
@@ -223,13 +210,116 @@ HALF = {"total": 2, "updated": 1, "ready": 1}
             "Auto",
             deployment(replicas=2, total=2, updated=2, ready=1),
             False,
-            [pod(), pod("second", **LATE)],
+            [pod(requests=GPU), pod("second", **LATE)],
             Strategy.SURGE,
         ),
     ],
 )
 def test_strategy(case: str, asked: str, live: Any, changes: bool, pods: list[Any], expected: Strategy) -> None:
     assert decide_strategy(asked, deployment=live, template_changes=changes, pods=pods, now=NOW) is expected
+
+
+NODES = "0/3 nodes are available: "
+
+
+@pytest.mark.parametrize(
+    ("case", "message", "old", "new", "expected"),
+    [
+        ("one of as many", "3 Insufficient nvidia.com/gpu.", {"requests": GPU}, {"requests": GPU}, True),
+        (
+            "a name that no node knows",
+            "3 Insufficient nvidia.com/gpuu.",
+            {"requests": GPU},
+            {"requests": {"nvidia.com/gpuu": Fraction(1)}},
+            False,
+        ),
+        (
+            "another resource than the old Pod has",
+            "3 Insufficient nvidia.com/mig-1g.5gb.",
+            {"requests": GPU},
+            {"requests": {"nvidia.com/mig-1g.5gb": Fraction(1)}},
+            False,
+        ),
+        (
+            "more of them than the old Pod holds",
+            "3 Insufficient nvidia.com/gpu.",
+            {"requests": GPU},
+            {"requests": {"nvidia.com/gpu": Fraction(16)}},
+            False,
+        ),
+        (
+            "fewer than it holds",
+            "3 Insufficient nvidia.com/gpu.",
+            {"requests": {"nvidia.com/gpu": Fraction(4)}},
+            {"requests": GPU},
+            True,
+        ),
+        (
+            "memory that no node has, beside the accelerator",
+            "1 Insufficient memory, 3 Insufficient nvidia.com/gpu.",
+            {"requests": {**GPU, "memory": Fraction(8)}},
+            {"requests": {**GPU, "memory": Fraction(640)}},
+            False,
+        ),
+        (
+            "as many processors as before, beside the accelerator",
+            "2 Insufficient cpu, 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available.",
+            {"requests": GPU},
+            {"requests": GPU},
+            True,
+        ),
+        ("processors alone", "3 Insufficient cpu.", {"requests": GPU}, {"requests": GPU}, False),
+        (
+            "a volume of another zone",
+            "3 node(s) had volume node affinity conflict.",
+            {"volume_claims": frozenset({"models"})},
+            {"volume_claims": frozenset({"models"})},
+            False,
+        ),
+        (
+            "a claim for one Pod at a time that the old one has",
+            "1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.",
+            {"volume_claims": frozenset({"models"})},
+            {"volume_claims": frozenset({"models"})},
+            True,
+        ),
+        (
+            "a claim for one Pod at a time that somebody else has",
+            "1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.",
+            {"volume_claims": frozenset({"models"})},
+            {"volume_claims": frozenset({"other"})},
+            False,
+        ),
+        (
+            "devices claimed as the old Pod's are",
+            "3 cannot allocate all claims.",
+            {"claim_templates": frozenset({"gpu"})},
+            {"claim_templates": frozenset({"gpu"})},
+            True,
+        ),
+        (
+            "devices of another kind",
+            "3 cannot allocate all claims.",
+            {"claim_templates": frozenset({"gpu"})},
+            {"claim_templates": frozenset({"gpuu"})},
+            False,
+        ),
+        (
+            "devices, where the old Pod has an extended resource",
+            "3 cannot allocate all claims.",
+            {"requests": GPU},
+            {"claim_templates": frozenset({"gpu"})},
+            False,
+        ),
+    ],
+)
+def test_one_that_serves_is_stopped_only_where_that_makes_room(
+    case: str, message: str, old: dict[str, Any], new: dict[str, Any], expected: bool
+) -> None:
+    late = {**MISPLACED, **new, "scheduling_message": NODES + message}
+    pods = [pod(**old), pod("new", template_hash="2", **late)]
+    decided = decide_strategy("Auto", deployment=deployment(**HALF), template_changes=False, pods=pods, now=NOW)
+    assert decided is (Strategy.MAX_UNAVAILABLE if expected else Strategy.SURGE)
 
 
 OLD, NEW = RuntimeDefaults("runtime:1", "IfNotPresent", ("pull",)), RuntimeDefaults("runtime:2", "Always")
