@@ -79,6 +79,7 @@ STUCK = pod(
     containers=(),
 )
 SERVES = {"minilm-1-a": answering()}
+MODEL = {"model": {"persistentVolumeClaim": {"claimName": "models"}}}
 
 TABLE: list[tuple[str, Snapshot, tuple[str, str], tuple[str, str]]] = [
     (
@@ -158,6 +159,18 @@ TABLE: list[tuple[str, Snapshot, tuple[str, str], tuple[str, str]]] = [
         ("False", "Suspended"),
     ),
     (
+        "no replicas are asked for: nobody is answered",
+        snapshot(live=deployment(replicas=0), of=resource({**MODEL, "replicas": 0})),
+        ("False", "NoPods"),
+        ("False", "NoPods"),
+    ),
+    (
+        "no replicas are asked for, and the last Pod is still there",
+        snapshot(pod(), readings=SERVES, live=deployment(replicas=0, total=1), of=resource({**MODEL, "replicas": 0})),
+        ("False", "NoPods"),
+        ("True", "Serving"),
+    ),
+    (
         "the Deployment of that name is somebody else's",
         snapshot(live=deployment(uid="somebody-else")),
         ("False", "RollingOut"),
@@ -187,6 +200,12 @@ def test_what_a_person_must_change_comes_first_and_stalls(accepted: Verdict, app
     assert condition(judgement, "Ready") == ("False", reason)
     assert condition(judgement, "Stalled") == ("True", reason)
     assert not any(entry["type"] == "Reconciling" for entry in judgement.status["conditions"])
+
+
+def test_a_service_that_is_asked_for_no_pods_is_neither_on_its_way_nor_stuck() -> None:
+    judgement = judged(snapshot(live=deployment(replicas=0), of=resource({**MODEL, "replicas": 0})))
+    assert not {"Reconciling", "Stalled"} & judgement.verdicts.keys()
+    assert "set spec.replicas to 1 or more" in judgement.verdicts["Ready"].message
 
 
 def test_transition_time_moves_only_with_the_status() -> None:
