@@ -60,6 +60,8 @@ class Facts:
     autoscaling: bool = False
     unread: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """Kinds that may not be read, as `Snapshot.unread` has them."""
+    kept: str = ""
+    """Why there are more or fewer Pods than `spec.replicas` says, and how that ends; empty when there are as many."""
     in_place: bool = False
     """Whether an automatic rollout gave up surging, because no accelerator is free for one more Pod."""
 
@@ -236,7 +238,7 @@ def ready(facts: Facts, others: Mapping[str, Verdict]) -> Verdict:
     loaded = others["ModelLoaded"]
     if loaded.status is Truth.FALSE:
         return loaded
-    note = f"; {loaded.message}" if loaded.message else ""
+    note = "".join(f"; {text}" for text in (loaded.message, facts.kept) if text)
     return Verdict(Truth.TRUE, Reason.READY, f"{serves} Pod{'s' if serves != 1 else ''} serving{note}")
 
 

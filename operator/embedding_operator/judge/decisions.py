@@ -46,8 +46,8 @@ class Replicas:
     """A live count that must be applied under another manager before we stop owning it: dropping a field that only we
     own by server-side apply resets it to its default of 1."""
     keep: str | None = None
-    """Value of the `kept-replicas` annotation: `<spec.replicas>:<count>`, valid while spec.replicas stays as it was, or
-    `autoscaler` while an autoscaler decides."""
+    """Value of the `kept-replicas` annotation, valid while spec.replicas stays as it was: `<spec.replicas>:<count>`, or
+    `autoscaler:<spec.replicas>` while an autoscaler decides."""
 
 
 def owns_replicas(deployment: Object, manager: str = FIELD_MANAGER) -> bool:
@@ -56,34 +56,42 @@ def owns_replicas(deployment: Object, manager: str = FIELD_MANAGER) -> bool:
     return "f:replicas" in (fields.get("f:spec") or {})
 
 
-def _kept(deployment: Object | None, spec_replicas: int) -> int | None:
-    """The count remembered for this value of spec.replicas."""
+def kept_replicas(deployment: Object | None, spec_replicas: int) -> int | None:
+    """The count remembered for this value of spec.replicas; None when there is none."""
     asked, _, count = annotations_of(deployment).get(KEPT_REPLICAS, "").partition(":")
     return int(count) if count.isdigit() and asked == str(spec_replicas) else None
+
+
+def _was_autoscaled(deployment: Object | None, spec_replicas: int) -> bool:
+    """Whether an autoscaler decided until now, and spec.replicas is as it was then: whoever changes the number together
+    with switching autoscaling off means the number."""
+    decider, _, asked = annotations_of(deployment).get(KEPT_REPLICAS, "").partition(":")
+    return decider == AUTOSCALER and asked in ("", str(spec_replicas))
 
 
 def decide_replicas(*, replicas: int, minimum: int | None, suspended: bool, deployment: Object | None) -> Replicas:
     """`replicas` is spec.replicas, `minimum` is minReplicas with autoscaling and None without."""
     live = int(deployment["spec"].get("replicas", 1)) if deployment is not None else None
     ours = deployment is not None and owns_replicas(deployment)
-    kept = _kept(deployment, replicas)
+    kept = kept_replicas(deployment, replicas)
+    autoscaled = f"{AUTOSCALER}:{replicas}"
     if suspended:
         # Once a count is remembered, what somebody scales the Deployment to meanwhile is drift. Before, a live count is
         # worth remembering only where an autoscaler made it.
-        autoscaled = minimum is not None or annotations_of(deployment).get(KEPT_REPLICAS) == AUTOSCALER
-        running = kept if kept is not None else live if live and autoscaled else max(replicas, minimum or 0)
+        made = minimum is not None or _was_autoscaled(deployment, replicas)
+        running = kept if kept is not None else live if live and made else max(replicas, minimum or 0)
         return Replicas(render=0, keep=f"{replicas}:{running}")
     if minimum is None:
         if kept is not None:
             return Replicas(render=kept, keep=f"{replicas}:{kept}" if kept != replicas else None)
-        if live and annotations_of(deployment).get(KEPT_REPLICAS) == AUTOSCALER:
-            # Autoscaling was just switched off: the count that serves now stays until spec.replicas changes.
+        if live and _was_autoscaled(deployment, replicas):
+            # Autoscaling was just switched off, and nothing else: the count that serves stays until the number changes.
             return Replicas(render=live, keep=f"{replicas}:{live}" if live != replicas else None)
         return Replicas(render=replicas)
     if live is None or live == 0:
         # An autoscaler never starts from zero: begin with a count of our own, and hand it over next time.
-        return Replicas(render=max(kept or replicas, minimum), keep=AUTOSCALER)
-    return Replicas(render=None, hand_over=live if ours else None, keep=AUTOSCALER)
+        return Replicas(render=max(kept or replicas, minimum), keep=autoscaled)
+    return Replicas(render=None, hand_over=live if ours else None, keep=autoscaled)
 
 
 # Rollout strategy ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from embedding_operator.api.constants import FIELD_MANAGER
 from embedding_operator.judge.decisions import (
-    AUTOSCALER,
     KEPT_REPLICAS,
     RUNTIME_DEFAULTS,
     SCHEDULING_PATIENCE,
@@ -35,18 +34,18 @@ NOT_OURS = {FIELD_MANAGER: False, "kube-controller-manager": True}
         ("created", {"replicas": 2, "minimum": None}, None, Replicas(2)),
         ("scaled by spec", {"replicas": 3, "minimum": None}, deployment(replicas=2, managers=OURS), Replicas(3)),
         ("drifted", {"replicas": 2, "minimum": None}, deployment(replicas=7, managers=OURS), Replicas(2)),
-        ("created with autoscaling", {"replicas": 1, "minimum": 2}, None, Replicas(2, keep=AUTOSCALER)),
+        ("created with autoscaling", {"replicas": 1, "minimum": 2}, None, Replicas(2, keep="autoscaler:1")),
         (
             "autoscaling switched on: the live count is handed over",
             {"replicas": 1, "minimum": 1},
             deployment(replicas=5, managers=OURS),
-            Replicas(None, hand_over=5, keep=AUTOSCALER),
+            Replicas(None, hand_over=5, keep="autoscaler:1"),
         ),
         (
             "autoscaling on and settled: not ours",
             {"replicas": 1, "minimum": 1},
             deployment(replicas=5, managers=NOT_OURS),
-            Replicas(None, keep=AUTOSCALER),
+            Replicas(None, keep="autoscaler:1"),
         ),
         (
             "scaled behind our back: drift, not an autoscaler",
@@ -57,8 +56,26 @@ NOT_OURS = {FIELD_MANAGER: False, "kube-controller-manager": True}
         (
             "autoscaling switched off: the live count stays",
             {"replicas": 1, "minimum": None},
-            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: AUTOSCALER}),
+            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: "autoscaler:1"}),
             Replicas(5, keep="1:5"),
+        ),
+        (
+            "autoscaling switched off, and the count changed with it: the count is meant",
+            {"replicas": 3, "minimum": None},
+            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: "autoscaler:1"}),
+            Replicas(3),
+        ),
+        (
+            "the count changed while autoscaling is on: it is remembered, and changes nothing",
+            {"replicas": 3, "minimum": 1},
+            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: "autoscaler:1"}),
+            Replicas(None, keep="autoscaler:3"),
+        ),
+        (
+            "suspended, autoscaling switched off and the count changed at once",
+            {"replicas": 3, "minimum": None, "suspended": True},
+            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: "autoscaler:1"}),
+            Replicas(0, keep="3:3"),
         ),
         (
             "… and goes on staying",
@@ -99,7 +116,7 @@ NOT_OURS = {FIELD_MANAGER: False, "kube-controller-manager": True}
         (
             "suspended while autoscaling is switched off: the autoscaler's count is",
             {"replicas": 1, "minimum": None, "suspended": True},
-            deployment(replicas=4, managers=NOT_OURS, annotations={KEPT_REPLICAS: AUTOSCALER}),
+            deployment(replicas=4, managers=NOT_OURS, annotations={KEPT_REPLICAS: "autoscaler:1"}),
             Replicas(0, keep="1:4"),
         ),
         (
@@ -112,7 +129,7 @@ NOT_OURS = {FIELD_MANAGER: False, "kube-controller-manager": True}
             "resumed with autoscaling: an autoscaler never leaves zero",
             {"replicas": 1, "minimum": 1},
             deployment(replicas=0, managers=OURS, annotations={KEPT_REPLICAS: "1:4"}),
-            Replicas(4, keep=AUTOSCALER),
+            Replicas(4, keep="autoscaler:1"),
         ),
         (
             "resumed without",

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from embedding_operator.api import parse
+from embedding_operator.api.constants import FIELD_MANAGER
 from embedding_operator.errors import InvalidSpec
 from embedding_operator.judge.conditions import Truth, Verdict
+from embedding_operator.judge.decisions import KEPT_REPLICAS
 from embedding_operator.judge.load import Load, load_of, load_to_show
 from embedding_operator.judge.reasons import Reason
 from embedding_operator.judge.status import Judgement, Memory, judge
@@ -200,6 +202,16 @@ def test_what_a_person_must_change_comes_first_and_stalls(accepted: Verdict, app
     assert condition(judgement, "Ready") == ("False", reason)
     assert condition(judgement, "Stalled") == ("True", reason)
     assert not any(entry["type"] == "Reconciling" for entry in judgement.status["conditions"])
+
+
+def test_a_count_that_an_autoscaler_left_is_told() -> None:
+    live = deployment(replicas=2, annotations={KEPT_REPLICAS: "1:2"}, managers={FIELD_MANAGER: True})
+    readings = {**SERVES, "minilm-1-b": answering()}
+    message = judged(snapshot(pod(), pod("minilm-1-b"), readings=readings, live=live)).verdicts["Ready"].message
+    assert "2 Pods as the autoscaler left them, not the 1 of spec.replicas" in message
+    asked = resource({**MODEL, "replicas": 2})
+    judgement = judged(snapshot(pod(), pod("minilm-1-b"), readings=readings, live=live, of=asked))
+    assert "autoscaler" not in judgement.verdicts["Ready"].message
 
 
 def test_a_service_that_is_asked_for_no_pods_is_neither_on_its_way_nor_stuck() -> None:
