@@ -22,6 +22,9 @@ MESSAGE_LENGTH = 500
 OPENING_TIME = timedelta(seconds=45)
 """How long a process may take from its start to listening, before not being reachable is worth a word."""
 
+RECENT = timedelta(minutes=10)
+"""How long after its last end a container that is ready again is worth a word."""
+
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
@@ -47,6 +50,8 @@ class Problem:
     restarts: int = 0
     waiting: bool = False
     """True for a stage every start goes through (pulling, loading): no fault, only not done yet."""
+    recovered: bool = False
+    """True for what is over: the container ended badly a while ago and is ready again. No condition rests on it."""
 
 
 def _cut(text: str) -> str:
@@ -241,6 +246,24 @@ def problems_of(
     found = [pod_problem(pod, readings.get(pod.name), now, accelerator) for pod in present]
     problems = [problem for problem in found if problem is not None]
     return tuple(sorted(problems, key=lambda problem: problem.waiting))
+
+
+def recoveries(pods: Iterable[PodState], now: datetime) -> tuple[Problem, ...]:
+    """Containers that ended badly within `RECENT` and are ready again: killed for memory under load, say."""
+    found = []
+    for pod in pods:
+        if not pod.ready or pod.terminating:
+            continue
+        for container in pod.containers:
+            ended = _ended(container)
+            at = container.ended_at
+            if ended is None or at is None or container.init or not container.ready or now - at > RECENT:
+                continue
+            reason, words = ended
+            times = f"{container.restarts} restart{'s' if container.restarts != 1 else ''}"
+            text = f"recovered after {times}, the last end at {at:%Y-%m-%dT%H:%M:%SZ}: {words}"
+            found.append(Problem(pod.name, reason, _cut(text), container.name, container.restarts, recovered=True))
+    return tuple(found)
 
 
 def foreign_pods(pods: Iterable[PodState]) -> tuple[Problem, ...]:

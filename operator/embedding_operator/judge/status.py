@@ -15,7 +15,7 @@ from embedding_operator.judge.conditions import Facts, Verdict, as_conditions, j
 from embedding_operator.judge.decisions import kept_replicas, live_strategy
 from embedding_operator.judge.identity import Identity, identity_of, serving
 from embedding_operator.judge.load import any_fresh, load_of, load_to_show
-from embedding_operator.judge.pods import Problem, foreign_pods, problems_of
+from embedding_operator.judge.pods import Problem, foreign_pods, problems_of, recoveries
 from embedding_operator.judge.rollout import Rollout, rollout_of
 from embedding_operator.observe.pods import belongs_to
 from embedding_operator.observe.snapshot import Object, PodState, RuntimeMetrics, Snapshot
@@ -186,7 +186,9 @@ def judge(
             snapshot.now,
             fresh=any_fresh(readings, memory.metrics),
         ),
-        "problems": _problem_entries((*problems, *foreign), before.get("problems") or (), snapshot.now),
+        "problems": _problem_entries(
+            (*problems, *foreign, *recoveries(pods, snapshot.now)), before.get("problems") or (), snapshot.now
+        ),
         "history": _history(list(before.get("history") or ()), rollout, identity, snapshot.now),
     }
     status.update({key: value for key, value in optional.items() if value})

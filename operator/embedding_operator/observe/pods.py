@@ -40,6 +40,7 @@ def _container(status: Object, *, init: bool) -> ContainerState:
         running_since=parse_time(running.get("startedAt")),
         terminated_reason=ended.get("reason"),
         exit_code=ended.get("exitCode"),
+        ended_at=parse_time(ended.get("finishedAt")),
         termination_message=str(ended.get("message") or "").strip(),
     )
 

@@ -27,6 +27,8 @@ class ContainerState:
     terminated_reason: str | None = None
     """Why the container is not running now, or stopped the last time it ran (`OOMKilled`, `Error`, `Completed`)."""
     exit_code: int | None = None
+    ended_at: datetime | None = None
+    """When it stopped the last time."""
     termination_message: str = ""
     """The termination message, or the last log lines where the container left none (FallbackToLogsOnError)."""
     started: bool = False

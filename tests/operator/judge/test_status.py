@@ -438,3 +438,16 @@ def test_the_count_of_who_serves_is_that_of_the_conditions_while_the_deployment_
     leaving = snapshot(pod(terminating=True), readings={"minilm-1-a": answering()}, live=deployment(ready=1))
     assert not judged(leaving).verdicts["Available"].holds
     assert judged(leaving).status["readyReplicas"] == 0
+
+
+def test_a_container_that_was_killed_a_moment_ago_is_told_although_it_is_ready_again() -> None:
+    ended = NOW - timedelta(minutes=3)
+    killed = {"restarts": 7, "terminated_reason": "OOMKilled", "exit_code": 137, "ended_at": ended}
+    judgement = judged(snapshot(pod(container=killed), readings=SERVES, live=deployment()))
+    assert condition(judgement, "Ready") == ("True", "Ready")
+    (entry,) = judgement.status["problems"]
+    assert (entry["reason"], entry["restarts"]) == ("OutOfMemory", 7)
+    assert "recovered after 7 restarts, the last end at 2026-11-20T11:57:00Z" in entry["message"]
+    long_ago = {**killed, "ended_at": NOW - timedelta(minutes=11)}
+    judgement = judged(snapshot(pod(container=long_ago), readings=SERVES, live=deployment()))
+    assert "problems" not in judgement.status
