@@ -121,6 +121,7 @@ def pod_state(pod: Object, warnings: tuple[str, ...] = ()) -> PodState:
         ready_message=str(ready.get("message") or ""),
         containers_ready=(conditions.get("ContainersReady") or {}).get("status") == "True",
         terminating="deletionTimestamp" in metadata,
+        deletion_due=parse_time(metadata.get("deletionTimestamp")),
         scheduled=scheduled.get("status") == "True" or bool(pod.get("spec", {}).get("nodeName")),
         scheduling_reason=str(scheduled.get("reason") or ""),
         scheduling_message=str(scheduled.get("message") or ""),

@@ -49,6 +49,8 @@ class PodState:
     ready: bool
     terminating: bool
     scheduled: bool
+    deletion_due: datetime | None = None
+    """By when a Pod that is being deleted should have ended: its deletionTimestamp, which includes the grace period."""
     scheduling_reason: str = ""
     scheduling_message: str = ""
     ready_since: datetime | None = None
