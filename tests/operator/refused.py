@@ -61,7 +61,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "hostPath volumes are refused",
     ),
     ({**MINIMAL, "podTemplate": {"volumes": [{"name": "cache", "emptyDir": {}}]}}, "use another"),
-    ({**MINIMAL, "podTemplate": {"volumeMounts": [{"name": "v", "mountPath": "/tmp"}]}}, "use another"),
+    *(
+        ({**MINIMAL, "podTemplate": {"volumeMounts": [{"name": "v", "mountPath": path}]}}, "use another")
+        for path in ("/tmp", "/tmp/", "/tmp/x", "/", "/etc", "/etc/embedding/", "/dev/shm/a/b")
+    ),
     (
         {**MINIMAL, "podTemplate": {"sidecars": [{"name": "s", "securityContext": {"privileged": True}}]}},
         "privileged sidecars are refused",

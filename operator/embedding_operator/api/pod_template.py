@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -26,6 +28,22 @@ def _names(entries: Iterable[dict[str, Any]]) -> set[str]:
     return {str(entry.get("name")) for entry in entries}
 
 
+def _covering(path: str) -> set[str]:
+    """A path and every directory above it, each with and without a slash at its end."""
+    above = [path, *(str(parent) for parent in PurePosixPath(path).parents)]
+    return {text for directory in above for text in (directory, f"{directory.rstrip('/')}/")}
+
+
+_COVERING = tuple(sorted({text for path in RESERVED_MOUNT_PATHS for text in _covering(path)}))
+
+
+def _meets_reserved(path: str) -> bool:
+    """Whether a mount here is in one of the operator's, or would hide one. A relative path begins at the root."""
+    clean = posixpath.normpath(f"/{path.lstrip('/')}")
+    inside = any(clean.startswith(f"{reserved}/") for reserved in RESERVED_MOUNT_PATHS)
+    return inside or clean in _COVERING
+
+
 _UNPRIVILEGED = "!has(self.{0}) || self.{0}.all(c, !has(c.securityContext) || !has(c.securityContext.privileged) || !c.securityContext.privileged)"  # noqa: E501
 _NOT_RUNTIME = f"!has(self.{{0}}) || self.{{0}}.all(c, c.name != '{CONTAINER_NAME}')"
 
@@ -45,10 +63,13 @@ class PodTemplateAdditions(ApiModel):
             holds=lambda it: not _names(it.volumes) & set(RESERVED_VOLUMES),
         ),
         Rule(
-            cel="!has(self.volumeMounts) || "
-            f"self.volumeMounts.all(m, !(m.mountPath in {list(RESERVED_MOUNT_PATHS)!r}))",
-            message=f"mount paths {', '.join(RESERVED_MOUNT_PATHS)} are the operator's; use another",
-            holds=lambda it: all(mount.get("mountPath") not in RESERVED_MOUNT_PATHS for mount in it.volume_mounts),
+            # Of the paths that are written in a roundabout way (//, ..) the parser takes care: splitting them up would
+            # exceed the cost that the API server allows.
+            cel=f"!has(self.volumeMounts) || self.volumeMounts.all(m, !(m.mountPath in {list(_COVERING)!r}) && "
+            f"{' && '.join(f'!m.mountPath.startsWith({path + chr(47)!r})' for path in RESERVED_MOUNT_PATHS)})",
+            message=f"mount paths {', '.join(RESERVED_MOUNT_PATHS)}, and those inside or above them, are the "
+            "operator's; use another",
+            holds=lambda it: not any(_meets_reserved(str(mount.get("mountPath"))) for mount in it.volume_mounts),
         ),
         Rule(
             cel=_UNPRIVILEGED.format("initContainers"),

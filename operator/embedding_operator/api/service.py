@@ -128,7 +128,8 @@ class EmbeddingServiceSpec(ApiModel):
     """Compute resources of the runtime container, without the accelerator."""
 
     replicas: Annotated[int, Field(ge=0, le=10000)] = 1
-    """Number of Pods. With autoscaling only the count to start from."""
+    """Number of Pods. With autoscaling only the count to start from. Where autoscaling alone is removed, the Pods it
+    left stay until this number changes; changed in the same edit, it holds at once. With 0 the service is not Ready."""
 
     autoscaling: Autoscaling | None = None
     """Scale by load. Absent: off."""

@@ -139,7 +139,8 @@ class HistoryEntry(ApiModel):
     """One finished rollout."""
 
     deployment_revision: int
-    """Revision of the Deployment, for `kubectl rollout undo --to-revision`."""
+    """Revision of the Deployment. To return to it, apply the EmbeddingService as it was then, from version control:
+    what `kubectl rollout undo` changes in the Deployment is put back."""
 
     image: str | None = None
     """Image that was rolled out."""

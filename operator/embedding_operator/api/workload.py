@@ -81,7 +81,8 @@ class Rollout(ApiModel):
 
     strategy: RolloutStrategy = RolloutStrategy.AUTO
     """Surge: one Pod more during a rollout, none less. MaxUnavailable: one Pod less, none more. Recreate: stop all,
-    then start all. Auto: Surge, and MaxUnavailable for a rollout whose new Pod finds no free accelerator."""
+    then start all. Auto: Surge, and MaxUnavailable for a rollout whose new Pod lacks what an old one holds: as many
+    accelerators, or a claim that one Pod at a time may use."""
 
 
 class Authentication(ApiModel):

@@ -17,7 +17,8 @@ REDACTED: Final = "(redacted)"
 _SECRET_NAME: Final = re.compile(
     r"secret|token(?!i[sz])|passw|passphrase|(^|[-_.])pass($|[-_.])|[a-z]Pass$|pwd\b|credential|api[-_.]?keys?$"
     r"|private[-_.]?key|access[-_.]?key|license[-_.]?key|signing[-_.]?key|encryption[-_.]?key|bearer|authorization|cookie"
-    r"|(^|[-_.])auth($|[-_.])|(^|[-_.])keys?$|dsn$|connection[-_.]?string",
+    r"|(^|[-_.])auth($|[-_.])|(^|[-_.])keys?$|dsn$|connection[-_.]?string"
+    r"|(^|[-_.])(pat|salt|sig|signature|license)$|webhook[-_.]?url$",
     re.I,
 )
 _COUNT: Final = re.compile(
@@ -70,6 +71,11 @@ _IN_TEXT: Final = (
     re.compile(r"(?P<keep>\bbasic\s+)[A-Za-z0-9+/]{8,}=*", re.I),
     re.compile(r"(?P<keep>://[^\s/:@]*:)[^\s/]+(?=@)"),  # a URL's password, with a user or without
     re.compile(r"(?P<keep>://)[^\s/:@]{20,}(?=@)"),  # a token in a URL in place of a user
+    re.compile(r"(?P<keep>[?&;](?:[\w.-]{0,40}[-_.])?sig(?:nature)?=)[^\s\"'&;]+", re.I),  # a signed URL
+    re.compile(r"(?P<keep>://hooks\.slack\.com/)[^\s\"']+"),
+    re.compile(  # what follows in the path of a webhook, where the token is
+        r"(?P<keep>://[^\s\"'/]{1,255}/(?:[\w.~%@-]{1,80}/){0,6}?[\w-]{0,40}webhook[\w-]{0,20}/)[^\s\"']+", re.I
+    ),
     re.compile(r"(?P<keep>)\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),  # a JSON web token
     re.compile(r"(?P<keep>)\b(?:hf_|nvapi-|sk-|gh[opsu]_|github_pat_|glpat-|xox[a-z]-|AKIA)[A-Za-z0-9_-]{8,}"),
     re.compile(  # {"name": "DB_PASSWORD", "value": "…"} inside a text

@@ -74,7 +74,9 @@ class Operator:
         self._leading = False
         self._stopping = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
-        lease_cluster = ClusterClient(lease_api, count=self._count, timeout=REQUEST_SECONDS)
+        lease_cluster = ClusterClient(
+            lease_api, count=self._count, timeout=REQUEST_SECONDS, write_timeout=REQUEST_SECONDS
+        )
         self.leadership = Leadership(
             lease_cluster,
             settings.namespace,

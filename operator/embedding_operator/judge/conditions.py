@@ -54,11 +54,14 @@ class Facts:
     problems: tuple[Problem, ...]
     identity: Identity
     minimum: int
-    """How many Pods must be ready for the service to be: `replicas`, or `minReplicas` with autoscaling."""
+    """How many Pods must be ready for the service to be: `replicas`, or `minReplicas` with autoscaling. With 0 nothing
+    is asked for, and nobody is answered."""
     autoscaler: Object | None = None
     autoscaling: bool = False
     unread: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """Kinds that may not be read, as `Snapshot.unread` has them."""
+    kept: str = ""
+    """Why there are more or fewer Pods than `spec.replicas` says, and how that ends; empty when there are as many."""
     in_place: bool = False
     """Whether an automatic rollout gave up surging, because no accelerator is free for one more Pod."""
 
@@ -88,6 +91,15 @@ def _unread(facts: Facts, kind: Resource) -> Verdict | None:
     return None if why is None else Verdict(Truth.UNKNOWN, Reason.FORBIDDEN, f"{kind.plural} cannot be read: {why}")
 
 
+def _without_pods(facts: Facts) -> Verdict | None:
+    """False where the spec asks for no Pods at all: what answers nobody is not ready, however much it was meant so."""
+    if facts.suspended:
+        return Verdict(Truth.FALSE, Reason.SUSPENDED, "spec.suspend is set: no Pods run")
+    if facts.minimum == 0:
+        return Verdict(Truth.FALSE, Reason.NO_PODS, "no Pods are asked for; set spec.replicas to 1 or more to serve")
+    return None
+
+
 def _refused(rollout: Rollout | None) -> Verdict | None:
     """Pods that the API server does not admit: there is no Pod to tell of it."""
     if rollout is None or not rollout.failure:
@@ -105,8 +117,9 @@ def available(facts: Facts) -> Verdict:
         counted = facts.rollout.available if facts.rollout is not None and facts.rollout.observed else 0
         said = f"the Deployment counts {counted} available; {unread.message}"
         return Verdict(Truth.TRUE, Reason.SERVING, said) if counted else unread
-    if facts.suspended:
-        return Verdict(Truth.FALSE, Reason.SUSPENDED, "spec.suspend is set: no Pods run")
+    idle = _without_pods(facts)
+    if idle is not None:
+        return idle
     problem = _first_problem(facts)
     if problem is not None:
         return _because(problem)
@@ -194,8 +207,9 @@ def ready(facts: Facts, others: Mapping[str, Verdict]) -> Verdict:
     for part in ("Accepted", "Applied"):
         if not others[part].holds:
             return others[part]
-    if facts.suspended:
-        return Verdict(Truth.FALSE, Reason.SUSPENDED, "spec.suspend is set: no Pods run")
+    idle = _without_pods(facts)
+    if idle is not None:
+        return idle
     serves = len(serving(facts.pods))
     fault = next((problem for problem in facts.problems if not problem.waiting), None)
     rollout = facts.rollout
@@ -224,7 +238,7 @@ def ready(facts: Facts, others: Mapping[str, Verdict]) -> Verdict:
     loaded = others["ModelLoaded"]
     if loaded.status is Truth.FALSE:
         return loaded
-    note = f"; {loaded.message}" if loaded.message else ""
+    note = "".join(f"; {text}" for text in (loaded.message, facts.kept) if text)
     return Verdict(Truth.TRUE, Reason.READY, f"{serves} Pod{'s' if serves != 1 else ''} serving{note}")
 
 
@@ -243,7 +257,7 @@ def judge_conditions(facts: Facts) -> dict[str, Verdict]:
     stuck = (Reason.INVALID_SPEC, Reason.NAME_TAKEN, Reason.REFUSED, Reason.FORBIDDEN, Reason.DEADLINE_EXCEEDED)
     if summary.reason in stuck or verdicts["Progressing"].reason is Reason.DEADLINE_EXCEEDED:
         result["Stalled"] = Verdict(Truth.TRUE, summary.reason, summary.message)
-    elif not summary.holds and summary.reason is not Reason.SUSPENDED:
+    elif not summary.holds and summary.reason not in (Reason.SUSPENDED, Reason.NO_PODS):
         result["Reconciling"] = Verdict(Truth.TRUE, summary.reason, summary.message)
     return result
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from typing import Any
 
 from embedding_operator.api.constants import CONTAINER_NAME, FIELD_MANAGER
 from embedding_operator.judge.rollout import rollout_of
+from embedding_operator.judge.shortage import gives_way
 from embedding_operator.observe.managed_fields import applied_fields, own_annotations
 from embedding_operator.observe.snapshot import Object, PodState
 from embedding_operator.render import Strategy
@@ -24,10 +24,6 @@ AUTOSCALER = "autoscaler"
 RUNTIME_DEFAULTS = "embedding-operator.io/runtime-defaults"
 TEMPLATE_HASH = "embedding-operator.io/template-hash"
 
-# What the scheduler says of extended resources (their names have a domain), of claims to devices and of volumes.
-_HELD_BY_OTHERS = re.compile(
-    r"Insufficient \S+/\S|cannot allocate all claims|in-use by another pod|volume node affinity conflict", re.I
-)
 SCHEDULING_PATIENCE = timedelta(seconds=20)
 """How long a new Pod may wait for its accelerator before a rollout stops asking for one more than there are."""
 
@@ -50,8 +46,8 @@ class Replicas:
     """A live count that must be applied under another manager before we stop owning it: dropping a field that only we
     own by server-side apply resets it to its default of 1."""
     keep: str | None = None
-    """Value of the `kept-replicas` annotation: `<spec.replicas>:<count>`, valid while spec.replicas stays as it was, or
-    `autoscaler` while an autoscaler decides."""
+    """Value of the `kept-replicas` annotation, valid while spec.replicas stays as it was: `<spec.replicas>:<count>`, or
+    `autoscaler:<spec.replicas>` while an autoscaler decides."""
 
 
 def owns_replicas(deployment: Object, manager: str = FIELD_MANAGER) -> bool:
@@ -60,34 +56,42 @@ def owns_replicas(deployment: Object, manager: str = FIELD_MANAGER) -> bool:
     return "f:replicas" in (fields.get("f:spec") or {})
 
 
-def _kept(deployment: Object | None, spec_replicas: int) -> int | None:
-    """The count remembered for this value of spec.replicas."""
+def kept_replicas(deployment: Object | None, spec_replicas: int) -> int | None:
+    """The count remembered for this value of spec.replicas; None when there is none."""
     asked, _, count = annotations_of(deployment).get(KEPT_REPLICAS, "").partition(":")
     return int(count) if count.isdigit() and asked == str(spec_replicas) else None
+
+
+def _was_autoscaled(deployment: Object | None, spec_replicas: int) -> bool:
+    """Whether an autoscaler decided until now, and spec.replicas is as it was then: whoever changes the number together
+    with switching autoscaling off means the number."""
+    decider, _, asked = annotations_of(deployment).get(KEPT_REPLICAS, "").partition(":")
+    return decider == AUTOSCALER and asked in ("", str(spec_replicas))
 
 
 def decide_replicas(*, replicas: int, minimum: int | None, suspended: bool, deployment: Object | None) -> Replicas:
     """`replicas` is spec.replicas, `minimum` is minReplicas with autoscaling and None without."""
     live = int(deployment["spec"].get("replicas", 1)) if deployment is not None else None
     ours = deployment is not None and owns_replicas(deployment)
-    kept = _kept(deployment, replicas)
+    kept = kept_replicas(deployment, replicas)
+    autoscaled = f"{AUTOSCALER}:{replicas}"
     if suspended:
         # Once a count is remembered, what somebody scales the Deployment to meanwhile is drift. Before, a live count is
         # worth remembering only where an autoscaler made it.
-        autoscaled = minimum is not None or annotations_of(deployment).get(KEPT_REPLICAS) == AUTOSCALER
-        running = kept if kept is not None else live if live and autoscaled else max(replicas, minimum or 0)
+        made = minimum is not None or _was_autoscaled(deployment, replicas)
+        running = kept if kept is not None else live if live and made else max(replicas, minimum or 0)
         return Replicas(render=0, keep=f"{replicas}:{running}")
     if minimum is None:
         if kept is not None:
             return Replicas(render=kept, keep=f"{replicas}:{kept}" if kept != replicas else None)
-        if live and annotations_of(deployment).get(KEPT_REPLICAS) == AUTOSCALER:
-            # Autoscaling was just switched off: the count that serves now stays until spec.replicas changes.
+        if live and _was_autoscaled(deployment, replicas):
+            # Autoscaling was just switched off, and nothing else: the count that serves stays until the number changes.
             return Replicas(render=live, keep=f"{replicas}:{live}" if live != replicas else None)
         return Replicas(render=replicas)
     if live is None or live == 0:
         # An autoscaler never starts from zero: begin with a count of our own, and hand it over next time.
-        return Replicas(render=max(kept or replicas, minimum), keep=AUTOSCALER)
-    return Replicas(render=None, hand_over=live if ours else None, keep=AUTOSCALER)
+        return Replicas(render=max(kept or replicas, minimum), keep=autoscaled)
+    return Replicas(render=None, hand_over=live if ours else None, keep=autoscaled)
 
 
 # Rollout strategy ----------------------------------------------------------------------------------------------------
@@ -102,20 +106,15 @@ def live_strategy(deployment: Object) -> Strategy:
     return Strategy.MAX_UNAVAILABLE if surge in (0, "0", "0%") else Strategy.SURGE
 
 
-def _is_crowded_out(pod: PodState) -> bool:
-    """Whether the scheduler has no room for the Pod because other Pods hold what there is one of."""
-    return not pod.scheduled and _HELD_BY_OTHERS.search(pod.scheduling_message) is not None
-
-
 def decide_strategy(
     asked: str, *, deployment: Object | None, template_changes: bool, pods: Iterable[PodState], now: datetime
 ) -> Strategy:
     """The strategy to render. `asked` is `spec.rollout.strategy`.
 
     `Auto` begins every rollout with one Pod more than asked for, and gives that up for this rollout when a Pod stays
-    unschedulable for want of what the others hold: with no accelerator free, waiting would last for ever. A Pod that
-    fits nowhere for another cause, a wrong node selector say, is no reason to stop one that serves. Without a change of
-    the template nothing is evaluated again.
+    unschedulable for want of what a Pod of another template holds: with no accelerator free, waiting would last for
+    ever. A Pod that fits nowhere for another cause, a wrong node selector or a resource that nobody has, is no reason
+    to stop one that serves. Without a change of the template nothing is evaluated again.
     """
     if asked != "Auto":
         return Strategy(asked)
@@ -127,12 +126,8 @@ def decide_strategy(
     if current is Strategy.MAX_UNAVAILABLE or rollout_of(deployment).complete:
         return current
     current_pods = [pod for pod in pods if not pod.terminating]
-    stuck = [pod for pod in current_pods if _is_crowded_out(pod) and now - pod.created >= SCHEDULING_PATIENCE]
-    templates = {pod.template_hash for pod in current_pods if pod.scheduled}
-    older = [pod for pod in stuck if templates - {pod.template_hash}]
-    if older:
-        return Strategy.MAX_UNAVAILABLE
-    return current
+    stuck = [pod for pod in current_pods if not pod.scheduled and now - pod.created >= SCHEDULING_PATIENCE]
+    return Strategy.MAX_UNAVAILABLE if any(gives_way(pod, current_pods) for pod in stuck) else current
 
 
 # Pinned defaults -----------------------------------------------------------------------------------------------------

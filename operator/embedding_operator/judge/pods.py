@@ -22,6 +22,12 @@ MESSAGE_LENGTH = 500
 OPENING_TIME = timedelta(seconds=45)
 """How long a process may take from its start to listening, before not being reachable is worth a word."""
 
+ENDING_PATIENCE = timedelta(minutes=1)
+"""How much longer than its grace period a Pod may take to end."""
+
+RECENT = timedelta(minutes=10)
+"""How long after its last end a container that is ready again is worth a word."""
+
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
@@ -47,6 +53,8 @@ class Problem:
     restarts: int = 0
     waiting: bool = False
     """True for a stage every start goes through (pulling, loading): no fault, only not done yet."""
+    recovered: bool = False
+    """True for what is over: the container ended badly a while ago and is ready again. No condition rests on it."""
 
 
 def _cut(text: str) -> str:
@@ -180,11 +188,14 @@ def _loading(pod: PodState, reading: Reading | None, now: datetime) -> Problem:
 def pod_problem(
     pod: PodState, reading: Reading | None, now: datetime, accelerator: str | None = None
 ) -> Problem | None:
-    """Why this Pod is not serving; None when it is ready or on its way out.
+    """Why this Pod is not serving; None when it is ready or on its way out, as long as its node answers for that.
 
     `accelerator` is the extended resource the service asks for, to tell a shortage of it from other shortages.
     """
-    if pod.terminating or pod.ready:
+    if pod.terminating:
+        # Deleted because its node is silent, it stays until somebody confirms its end.
+        return _lost_node(pod) or _overdue(pod, now)
+    if pod.ready:
         return None
     lost = _lost_node(pod) or _over(pod)
     if lost is not None:
@@ -205,6 +216,14 @@ def _lost_node(pod: PodState) -> Problem | None:
         return None
     text = pod.status_message or f"node {pod.node or 'unknown'} does not answer; the Pod may or may not still run there"
     return Problem(pod.name, Reason.NODE_LOST, _cut(text))
+
+
+def _overdue(pod: PodState, now: datetime) -> Problem | None:
+    """A Pod that should have ended by now and has not: its node is slow or silent, a finalizer or a volume holds it."""
+    if pod.deletion_due is None or now - pod.deletion_due < ENDING_PATIENCE:
+        return None
+    text = f"should have ended by {pod.deletion_due:%Y-%m-%dT%H:%M:%SZ} and has not; look at node {pod.node or 'none'}"
+    return Problem(pod.name, Reason.POD_FAILED, _cut(f"{text}, and at the Pod's finalizers and volumes"))
 
 
 def _over(pod: PodState) -> Problem | None:
@@ -241,6 +260,24 @@ def problems_of(
     found = [pod_problem(pod, readings.get(pod.name), now, accelerator) for pod in present]
     problems = [problem for problem in found if problem is not None]
     return tuple(sorted(problems, key=lambda problem: problem.waiting))
+
+
+def recoveries(pods: Iterable[PodState], now: datetime) -> tuple[Problem, ...]:
+    """Containers that ended badly within `RECENT` and are ready again: killed for memory under load, say."""
+    found = []
+    for pod in pods:
+        if not pod.ready or pod.terminating:
+            continue
+        for container in pod.containers:
+            ended = _ended(container)
+            at = container.ended_at
+            if ended is None or at is None or container.init or not container.ready or now - at > RECENT:
+                continue
+            reason, words = ended
+            times = f"{container.restarts} restart{'s' if container.restarts != 1 else ''}"
+            text = f"recovered after {times}, the last end at {at:%Y-%m-%dT%H:%M:%SZ}: {words}"
+            found.append(Problem(pod.name, reason, _cut(text), container.name, container.restarts, recovered=True))
+    return tuple(found)
 
 
 def foreign_pods(pods: Iterable[PodState]) -> tuple[Problem, ...]:

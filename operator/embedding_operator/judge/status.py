@@ -12,10 +12,10 @@ from embedding_operator.api.constants import CONTAINER_NAME, SERVICE_LABEL
 from embedding_operator.api.kinds import DEPLOYMENTS
 from embedding_operator.api.service import EmbeddingServiceSpec
 from embedding_operator.judge.conditions import Facts, Verdict, as_conditions, judge_conditions
-from embedding_operator.judge.decisions import live_strategy
+from embedding_operator.judge.decisions import kept_replicas, live_strategy
 from embedding_operator.judge.identity import Identity, identity_of, serving
 from embedding_operator.judge.load import any_fresh, load_of, load_to_show
-from embedding_operator.judge.pods import Problem, foreign_pods, problems_of
+from embedding_operator.judge.pods import Problem, foreign_pods, problems_of, recoveries
 from embedding_operator.judge.rollout import Rollout, rollout_of
 from embedding_operator.observe.pods import belongs_to
 from embedding_operator.observe.snapshot import Object, PodState, RuntimeMetrics, Snapshot
@@ -86,6 +86,16 @@ def _replaces_in_place(spec: EmbeddingServiceSpec | None, deployment: Object | N
     return automatic and deployment is not None and live_strategy(deployment) is Strategy.MAX_UNAVAILABLE
 
 
+def _kept(spec: EmbeddingServiceSpec | None, deployment: Object | None) -> str:
+    """Words for a count that an autoscaler left and that stays until spec.replicas changes."""
+    if spec is None or spec.suspend or spec.autoscaling is not None:
+        return ""
+    kept = kept_replicas(deployment, spec.replicas)
+    if kept is None or kept == spec.replicas:
+        return ""
+    return f"{kept} Pods as the autoscaler left them, not the {spec.replicas} of spec.replicas: change that to scale"
+
+
 def _problem_entries(
     problems: Iterable[Problem], previous: Iterable[Mapping[str, Any]], now: datetime
 ) -> list[dict[str, Any]]:
@@ -152,6 +162,7 @@ def judge(
             # What was asked for before the spec became unintelligible still runs.
             autoscaling=snapshot.autoscaler is not None if spec is None else spec.autoscaling is not None,
             unread=snapshot.unread,
+            kept=_kept(spec, deployment),
             in_place=_replaces_in_place(spec, deployment),
         )
     )
@@ -175,7 +186,9 @@ def judge(
             snapshot.now,
             fresh=any_fresh(readings, memory.metrics),
         ),
-        "problems": _problem_entries((*problems, *foreign), before.get("problems") or (), snapshot.now),
+        "problems": _problem_entries(
+            (*problems, *foreign, *recoveries(pods, snapshot.now)), before.get("problems") or (), snapshot.now
+        ),
         "history": _history(list(before.get("history") or ()), rollout, identity, snapshot.now),
     }
     status.update({key: value for key, value in optional.items() if value})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from fractions import Fraction
 from typing import Any
 
 from embedding_operator.api.constants import CONTAINER_NAME
+from embedding_operator.api.quantity import amount
 from embedding_operator.observe.snapshot import ContainerState, Object, PodState
 
 _STOPPED_EXIT_CODES = (0, 137, 143)
@@ -38,6 +40,7 @@ def _container(status: Object, *, init: bool) -> ContainerState:
         running_since=parse_time(running.get("startedAt")),
         terminated_reason=ended.get("reason"),
         exit_code=ended.get("exitCode"),
+        ended_at=parse_time(ended.get("finishedAt")),
         termination_message=str(ended.get("message") or "").strip(),
     )
 
@@ -56,6 +59,40 @@ def _speaks_tls(pod: Object) -> bool:
             probe = container.get("readinessProbe") or {}
             return str((probe.get("httpGet") or {}).get("scheme") or "").upper() == "HTTPS"
     return False
+
+
+def _requests_of(container: Object) -> dict[str, Fraction]:
+    """A container's requests. The API server has filled in those that only limits were given for."""
+    asked = (container.get("resources") or {}).get("requests") or {}
+    return {name: amount(value) for name, value in asked.items()}
+
+
+def _requests(spec: Object) -> dict[str, Fraction]:
+    """What the scheduler reserves for a Pod: the sum over containers that run at the same time, or what one init
+    container asks for where that is more (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/)."""
+    steady: dict[str, Fraction] = {}
+    peak: dict[str, Fraction] = {}
+    for container in spec.get("initContainers") or ():
+        stays = container.get("restartPolicy") == "Always"
+        for name, value in _requests_of(container).items():
+            at_once = steady.get(name, Fraction(0)) + value
+            peak[name] = max(peak.get(name, Fraction(0)), at_once)
+            if stays:
+                steady[name] = at_once
+    for container in spec.get("containers") or ():
+        for name, value in _requests_of(container).items():
+            steady[name] = steady.get(name, Fraction(0)) + value
+    return {name: max(steady.get(name, Fraction(0)), peak.get(name, Fraction(0))) for name in {**steady, **peak}}
+
+
+def _claim_templates(spec: Object) -> frozenset[str]:
+    names = (claim.get("resourceClaimTemplateName") for claim in spec.get("resourceClaims") or ())
+    return frozenset(name for name in names if name)
+
+
+def _volume_claims(spec: Object) -> frozenset[str]:
+    claims = (volume.get("persistentVolumeClaim") or {} for volume in spec.get("volumes") or ())
+    return frozenset(claim["claimName"] for claim in claims if claim)
 
 
 def belongs_to(pod: PodState, deployment: str) -> bool:
@@ -84,10 +121,14 @@ def pod_state(pod: Object, warnings: tuple[str, ...] = ()) -> PodState:
         ready_message=str(ready.get("message") or ""),
         containers_ready=(conditions.get("ContainersReady") or {}).get("status") == "True",
         terminating="deletionTimestamp" in metadata,
+        deletion_due=parse_time(metadata.get("deletionTimestamp")),
         scheduled=scheduled.get("status") == "True" or bool(pod.get("spec", {}).get("nodeName")),
         scheduling_reason=str(scheduled.get("reason") or ""),
         scheduling_message=str(scheduled.get("message") or ""),
         node=pod.get("spec", {}).get("nodeName"),
+        requests=_requests(pod.get("spec") or {}),
+        claim_templates=_claim_templates(pod.get("spec") or {}),
+        volume_claims=_volume_claims(pod.get("spec") or {}),
         status_reason=str(status.get("reason") or ""),
         status_message=str(status.get("message") or ""),
         containers=(

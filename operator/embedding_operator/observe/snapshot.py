@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from fractions import Fraction
 from typing import Any
 
 Object = Mapping[str, Any]
@@ -26,6 +27,8 @@ class ContainerState:
     terminated_reason: str | None = None
     """Why the container is not running now, or stopped the last time it ran (`OOMKilled`, `Error`, `Completed`)."""
     exit_code: int | None = None
+    ended_at: datetime | None = None
+    """When it stopped the last time."""
     termination_message: str = ""
     """The termination message, or the last log lines where the container left none (FallbackToLogsOnError)."""
     started: bool = False
@@ -46,6 +49,8 @@ class PodState:
     ready: bool
     terminating: bool
     scheduled: bool
+    deletion_due: datetime | None = None
+    """By when a Pod that is being deleted should have ended: its deletionTimestamp, which includes the grace period."""
     scheduling_reason: str = ""
     scheduling_message: str = ""
     ready_since: datetime | None = None
@@ -55,6 +60,12 @@ class PodState:
     containers_ready: bool = False
     """Whether its kubelet last called all containers ready."""
     node: str | None = None
+    requests: Mapping[str, Fraction] = field(default_factory=dict)
+    """What the scheduler reserves for it of each resource, in the resource's own unit (cores, bytes, devices)."""
+    claim_templates: frozenset[str] = frozenset()
+    """Names of the ResourceClaimTemplates that its devices are claimed by."""
+    volume_claims: frozenset[str] = frozenset()
+    """Names of the PersistentVolumeClaims that it mounts."""
     status_reason: str = ""
     """The Pod's own `status.reason`, e.g. `Evicted` or `NodeLost`."""
     status_message: str = ""

@@ -78,3 +78,14 @@ def test_names_that_cannot_name_a_service_are_refused(name: str) -> None:
 
 def test_the_longest_name_is_accepted() -> None:
     assert service(name="a" * 50).name == "a" * 50
+
+
+@pytest.mark.parametrize("path", ["//tmp", "tmp", "/x/../tmp/y", "/etc//embedding/tls", "/./model/.", "/a/.."])
+def test_a_reserved_mount_path_is_refused_however_it_is_written(path: str) -> None:
+    with pytest.raises(InvalidSpec, match="use another"):
+        service({**MINIMAL, "podTemplate": {"volumeMounts": [{"name": "v", "mountPath": path}]}})
+
+
+@pytest.mark.parametrize("path", ["/tmpfiles", "/data", "/etc/ssl/certs", "/models", "/var/../srv", "/etc/embedding/x"])
+def test_other_mount_paths_are_taken(path: str) -> None:
+    service({**MINIMAL, "podTemplate": {"volumeMounts": [{"name": "v", "mountPath": path}]}})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from fractions import Fraction
 from typing import Any
 
 import pytest
 from embedding_operator.api.constants import FIELD_MANAGER
 from embedding_operator.judge.decisions import (
-    AUTOSCALER,
     KEPT_REPLICAS,
     RUNTIME_DEFAULTS,
     SCHEDULING_PATIENCE,
@@ -34,18 +34,18 @@ NOT_OURS = {FIELD_MANAGER: False, "kube-controller-manager": True}
         ("created", {"replicas": 2, "minimum": None}, None, Replicas(2)),
         ("scaled by spec", {"replicas": 3, "minimum": None}, deployment(replicas=2, managers=OURS), Replicas(3)),
         ("drifted", {"replicas": 2, "minimum": None}, deployment(replicas=7, managers=OURS), Replicas(2)),
-        ("created with autoscaling", {"replicas": 1, "minimum": 2}, None, Replicas(2, keep=AUTOSCALER)),
+        ("created with autoscaling", {"replicas": 1, "minimum": 2}, None, Replicas(2, keep="autoscaler:1")),
         (
             "autoscaling switched on: the live count is handed over",
             {"replicas": 1, "minimum": 1},
             deployment(replicas=5, managers=OURS),
-            Replicas(None, hand_over=5, keep=AUTOSCALER),
+            Replicas(None, hand_over=5, keep="autoscaler:1"),
         ),
         (
             "autoscaling on and settled: not ours",
             {"replicas": 1, "minimum": 1},
             deployment(replicas=5, managers=NOT_OURS),
-            Replicas(None, keep=AUTOSCALER),
+            Replicas(None, keep="autoscaler:1"),
         ),
         (
             "scaled behind our back: drift, not an autoscaler",
@@ -56,8 +56,26 @@ NOT_OURS = {FIELD_MANAGER: False, "kube-controller-manager": True}
         (
             "autoscaling switched off: the live count stays",
             {"replicas": 1, "minimum": None},
-            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: AUTOSCALER}),
+            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: "autoscaler:1"}),
             Replicas(5, keep="1:5"),
+        ),
+        (
+            "autoscaling switched off, and the count changed with it: the count is meant",
+            {"replicas": 3, "minimum": None},
+            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: "autoscaler:1"}),
+            Replicas(3),
+        ),
+        (
+            "the count changed while autoscaling is on: it is remembered, and changes nothing",
+            {"replicas": 3, "minimum": 1},
+            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: "autoscaler:1"}),
+            Replicas(None, keep="autoscaler:3"),
+        ),
+        (
+            "suspended, autoscaling switched off and the count changed at once",
+            {"replicas": 3, "minimum": None, "suspended": True},
+            deployment(replicas=5, managers=NOT_OURS, annotations={KEPT_REPLICAS: "autoscaler:1"}),
+            Replicas(0, keep="3:3"),
         ),
         (
             "… and goes on staying",
@@ -98,7 +116,7 @@ NOT_OURS = {FIELD_MANAGER: False, "kube-controller-manager": True}
         (
             "suspended while autoscaling is switched off: the autoscaler's count is",
             {"replicas": 1, "minimum": None, "suspended": True},
-            deployment(replicas=4, managers=NOT_OURS, annotations={KEPT_REPLICAS: AUTOSCALER}),
+            deployment(replicas=4, managers=NOT_OURS, annotations={KEPT_REPLICAS: "autoscaler:1"}),
             Replicas(0, keep="1:4"),
         ),
         (
@@ -111,7 +129,7 @@ NOT_OURS = {FIELD_MANAGER: False, "kube-controller-manager": True}
             "resumed with autoscaling: an autoscaler never leaves zero",
             {"replicas": 1, "minimum": 1},
             deployment(replicas=0, managers=OURS, annotations={KEPT_REPLICAS: "1:4"}),
-            Replicas(4, keep=AUTOSCALER),
+            Replicas(4, keep="autoscaler:1"),
         ),
         (
             "resumed without",
@@ -139,7 +157,12 @@ MISPLACED = {
     "scheduling_reason": "Unschedulable",
     "scheduling_message": "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
 }
-LATE = {**MISPLACED, "scheduling_message": "0/3 nodes are available: 1 Insufficient nvidia.com/gpu, 2 had taints."}
+GPU = {"nvidia.com/gpu": Fraction(1), "cpu": Fraction(4)}
+LATE = {
+    **MISPLACED,
+    "requests": GPU,
+    "scheduling_message": "0/3 nodes are available: 1 Insufficient nvidia.com/gpu, 2 had taints.",
+}
 EARLY = {"created": NOW - timedelta(seconds=1), "scheduled": False, "ready": False}
 NO_SURGE = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
 HALF = {"total": 2, "updated": 1, "ready": 1}
@@ -164,7 +187,7 @@ HALF = {"total": 2, "updated": 1, "ready": 1}
             "Auto",
             deployment(**HALF),
             False,
-            [pod(), pod("new", template_hash="2", **LATE)],
+            [pod(requests=GPU), pod("new", template_hash="2", **LATE)],
             Strategy.MAX_UNAVAILABLE,
         ),
         (
@@ -174,25 +197,6 @@ HALF = {"total": 2, "updated": 1, "ready": 1}
             False,
             [pod(), pod("new", template_hash="2", **MISPLACED)],
             Strategy.SURGE,
-        ),
-        (
-            "a claim that the old Pod holds",
-            "Auto",
-            deployment(**HALF),
-            False,
-            [
-                pod(),
-                pod(
-                    "new",
-                    template_hash="2",
-                    **{
-                        **LATE,
-                        "scheduling_message": "0/1 nodes are available: 1 node has "
-                        "pod using PersistentVolumeClaim with the same name: in-use by another pod.",
-                    },
-                ),
-            ],
-            Strategy.MAX_UNAVAILABLE,
         ),
         (
             "switched once, it stays for this rollout",
@@ -223,13 +227,116 @@ HALF = {"total": 2, "updated": 1, "ready": 1}
             "Auto",
             deployment(replicas=2, total=2, updated=2, ready=1),
             False,
-            [pod(), pod("second", **LATE)],
+            [pod(requests=GPU), pod("second", **LATE)],
             Strategy.SURGE,
         ),
     ],
 )
 def test_strategy(case: str, asked: str, live: Any, changes: bool, pods: list[Any], expected: Strategy) -> None:
     assert decide_strategy(asked, deployment=live, template_changes=changes, pods=pods, now=NOW) is expected
+
+
+NODES = "0/3 nodes are available: "
+
+
+@pytest.mark.parametrize(
+    ("case", "message", "old", "new", "expected"),
+    [
+        ("one of as many", "3 Insufficient nvidia.com/gpu.", {"requests": GPU}, {"requests": GPU}, True),
+        (
+            "a name that no node knows",
+            "3 Insufficient nvidia.com/gpuu.",
+            {"requests": GPU},
+            {"requests": {"nvidia.com/gpuu": Fraction(1)}},
+            False,
+        ),
+        (
+            "another resource than the old Pod has",
+            "3 Insufficient nvidia.com/mig-1g.5gb.",
+            {"requests": GPU},
+            {"requests": {"nvidia.com/mig-1g.5gb": Fraction(1)}},
+            False,
+        ),
+        (
+            "more of them than the old Pod holds",
+            "3 Insufficient nvidia.com/gpu.",
+            {"requests": GPU},
+            {"requests": {"nvidia.com/gpu": Fraction(16)}},
+            False,
+        ),
+        (
+            "fewer than it holds",
+            "3 Insufficient nvidia.com/gpu.",
+            {"requests": {"nvidia.com/gpu": Fraction(4)}},
+            {"requests": GPU},
+            True,
+        ),
+        (
+            "memory that no node has, beside the accelerator",
+            "1 Insufficient memory, 3 Insufficient nvidia.com/gpu.",
+            {"requests": {**GPU, "memory": Fraction(8)}},
+            {"requests": {**GPU, "memory": Fraction(640)}},
+            False,
+        ),
+        (
+            "as many processors as before, beside the accelerator",
+            "2 Insufficient cpu, 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available.",
+            {"requests": GPU},
+            {"requests": GPU},
+            True,
+        ),
+        ("processors alone", "3 Insufficient cpu.", {"requests": GPU}, {"requests": GPU}, False),
+        (
+            "a volume of another zone",
+            "3 node(s) had volume node affinity conflict.",
+            {"volume_claims": frozenset({"models"})},
+            {"volume_claims": frozenset({"models"})},
+            False,
+        ),
+        (
+            "a claim for one Pod at a time that the old one has",
+            "1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.",
+            {"volume_claims": frozenset({"models"})},
+            {"volume_claims": frozenset({"models"})},
+            True,
+        ),
+        (
+            "a claim for one Pod at a time that somebody else has",
+            "1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.",
+            {"volume_claims": frozenset({"models"})},
+            {"volume_claims": frozenset({"other"})},
+            False,
+        ),
+        (
+            "devices claimed as the old Pod's are",
+            "3 cannot allocate all claims.",
+            {"claim_templates": frozenset({"gpu"})},
+            {"claim_templates": frozenset({"gpu"})},
+            True,
+        ),
+        (
+            "devices of another kind",
+            "3 cannot allocate all claims.",
+            {"claim_templates": frozenset({"gpu"})},
+            {"claim_templates": frozenset({"gpuu"})},
+            False,
+        ),
+        (
+            "devices, where the old Pod has an extended resource",
+            "3 cannot allocate all claims.",
+            {"requests": GPU},
+            {"claim_templates": frozenset({"gpu"})},
+            False,
+        ),
+    ],
+)
+def test_one_that_serves_is_stopped_only_where_that_makes_room(
+    case: str, message: str, old: dict[str, Any], new: dict[str, Any], expected: bool
+) -> None:
+    late = {**MISPLACED, **new, "scheduling_message": NODES + message}
+    pods = [pod(**old), pod("new", template_hash="2", **late)]
+    decided = decide_strategy("Auto", deployment=deployment(**HALF), template_changes=False, pods=pods, now=NOW)
+    assert decided is (Strategy.MAX_UNAVAILABLE if expected else Strategy.SURGE)
 
 
 OLD, NEW = RuntimeDefaults("runtime:1", "IfNotPresent", ("pull",)), RuntimeDefaults("runtime:2", "Always")

@@ -198,6 +198,31 @@ CASES: list[tuple[str, dict[str, Any], Reading | None, Reason, str]] = [
         "node-1 does not answer",
     ),
     (
+        "deleted after its node fell silent, and still there",
+        {
+            "ready": False,
+            "terminating": True,
+            "deletion_due": NOW,
+            "containers_ready": True,
+            "container": {"ready": True, "started": True},
+        },
+        None,
+        Reason.NODE_LOST,
+        "node-1 does not answer",
+    ),
+    (
+        "being deleted for longer than it may take",
+        {
+            "ready": False,
+            "terminating": True,
+            "deletion_due": NOW - timedelta(minutes=2),
+            "ready_reason": "ContainersNotReady",
+        },
+        None,
+        Reason.POD_FAILED,
+        "should have ended by 2026-11-20T11:58:00Z",
+    ),
+    (
         "held back by a readiness gate of somebody else",
         {
             "ready": False,
@@ -316,6 +341,8 @@ def test_the_cause_is_named(changes: dict[str, Any], reading: Reading | None, re
 def test_a_ready_or_departing_pod_has_no_problem() -> None:
     assert pod_problem(pod(), answering(), NOW) is None
     assert pod_problem(pod(ready=False, terminating=True), None, NOW) is None
+    leaving = {"terminating": True, "deletion_due": NOW, "ready_reason": "ContainersNotReady"}
+    assert pod_problem(pod(ready=False, **leaving), None, NOW) is None
 
 
 def test_faults_come_before_stages_and_newer_pods_first() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from embedding_operator.api import parse
+from embedding_operator.api.constants import FIELD_MANAGER
 from embedding_operator.errors import InvalidSpec
 from embedding_operator.judge.conditions import Truth, Verdict
+from embedding_operator.judge.decisions import KEPT_REPLICAS
 from embedding_operator.judge.load import Load, load_of, load_to_show
 from embedding_operator.judge.reasons import Reason
 from embedding_operator.judge.status import Judgement, Memory, judge
@@ -79,6 +81,7 @@ STUCK = pod(
     containers=(),
 )
 SERVES = {"minilm-1-a": answering()}
+MODEL = {"model": {"persistentVolumeClaim": {"claimName": "models"}}}
 
 TABLE: list[tuple[str, Snapshot, tuple[str, str], tuple[str, str]]] = [
     (
@@ -158,6 +161,18 @@ TABLE: list[tuple[str, Snapshot, tuple[str, str], tuple[str, str]]] = [
         ("False", "Suspended"),
     ),
     (
+        "no replicas are asked for: nobody is answered",
+        snapshot(live=deployment(replicas=0), of=resource({**MODEL, "replicas": 0})),
+        ("False", "NoPods"),
+        ("False", "NoPods"),
+    ),
+    (
+        "no replicas are asked for, and the last Pod is still there",
+        snapshot(pod(), readings=SERVES, live=deployment(replicas=0, total=1), of=resource({**MODEL, "replicas": 0})),
+        ("False", "NoPods"),
+        ("True", "Serving"),
+    ),
+    (
         "the Deployment of that name is somebody else's",
         snapshot(live=deployment(uid="somebody-else")),
         ("False", "RollingOut"),
@@ -187,6 +202,22 @@ def test_what_a_person_must_change_comes_first_and_stalls(accepted: Verdict, app
     assert condition(judgement, "Ready") == ("False", reason)
     assert condition(judgement, "Stalled") == ("True", reason)
     assert not any(entry["type"] == "Reconciling" for entry in judgement.status["conditions"])
+
+
+def test_a_count_that_an_autoscaler_left_is_told() -> None:
+    live = deployment(replicas=2, annotations={KEPT_REPLICAS: "1:2"}, managers={FIELD_MANAGER: True})
+    readings = {**SERVES, "minilm-1-b": answering()}
+    message = judged(snapshot(pod(), pod("minilm-1-b"), readings=readings, live=live)).verdicts["Ready"].message
+    assert "2 Pods as the autoscaler left them, not the 1 of spec.replicas" in message
+    asked = resource({**MODEL, "replicas": 2})
+    judgement = judged(snapshot(pod(), pod("minilm-1-b"), readings=readings, live=live, of=asked))
+    assert "autoscaler" not in judgement.verdicts["Ready"].message
+
+
+def test_a_service_that_is_asked_for_no_pods_is_neither_on_its_way_nor_stuck() -> None:
+    judgement = judged(snapshot(live=deployment(replicas=0), of=resource({**MODEL, "replicas": 0})))
+    assert not {"Reconciling", "Stalled"} & judgement.verdicts.keys()
+    assert "set spec.replicas to 1 or more" in judgement.verdicts["Ready"].message
 
 
 def test_transition_time_moves_only_with_the_status() -> None:
@@ -407,3 +438,16 @@ def test_the_count_of_who_serves_is_that_of_the_conditions_while_the_deployment_
     leaving = snapshot(pod(terminating=True), readings={"minilm-1-a": answering()}, live=deployment(ready=1))
     assert not judged(leaving).verdicts["Available"].holds
     assert judged(leaving).status["readyReplicas"] == 0
+
+
+def test_a_container_that_was_killed_a_moment_ago_is_told_although_it_is_ready_again() -> None:
+    ended = NOW - timedelta(minutes=3)
+    killed = {"restarts": 7, "terminated_reason": "OOMKilled", "exit_code": 137, "ended_at": ended}
+    judgement = judged(snapshot(pod(container=killed), readings=SERVES, live=deployment()))
+    assert condition(judgement, "Ready") == ("True", "Ready")
+    (entry,) = judgement.status["problems"]
+    assert (entry["reason"], entry["restarts"]) == ("OutOfMemory", 7)
+    assert "recovered after 7 restarts, the last end at 2026-11-20T11:57:00Z" in entry["message"]
+    long_ago = {**killed, "ended_at": NOW - timedelta(minutes=11)}
+    judgement = judged(snapshot(pod(container=long_ago), readings=SERVES, live=deployment()))
+    assert "problems" not in judgement.status
