@@ -263,7 +263,7 @@ class ClusterClient:
     async def _write(self, verb: str, resource: Resource, method: str, path: str, **parameters: Any) -> Object:
         if not self.may_write():
             raise NotLeading(f"not the leader: {method} {path} was not sent")
-        return await self._request(verb, resource, method, path, timeout=self.write_timeout, **parameters)
+        return await self._request(verb, resource, method, path, timeout=self.write_timeout, fenced=True, **parameters)
 
     async def _request(
         self,
@@ -276,12 +276,18 @@ class ClusterClient:
         content_type: str = "application/json",
         query: Mapping[str, str | int | None] = _NO_QUERY,
         timeout: float | None = None,
+        fenced: bool = False,
     ) -> Object:
         limit = self.timeout if timeout is None else timeout
         status = 0
+        stopped = False
         try:
             async with asyncio.timeout(limit):
                 request = await self._serialized(method, path, query=query, body=body, content_type=content_type)
+                # Asked once more: a token may have been renewed meanwhile, or the process may have been stopped.
+                stopped = fenced and not self.may_write()
+                if stopped:
+                    raise NotLeading(f"no longer the leader: {method} {path} was not sent")
                 response = await self.api.call_api(*request)
                 content = await response.read()
                 status = response.status
@@ -291,7 +297,8 @@ class ClusterClient:
         except (OSError, aiohttp.ClientError, ApiException) as exception:
             raise ClusterError(0, "ConnectionFailed", f"{method} {path} failed: {exception}") from exception
         finally:
-            self.count(verb, resource.plural, status)
+            if not stopped:
+                self.count(verb, resource.plural, status)
         return _answer(status, content)
 
     async def _serialized(

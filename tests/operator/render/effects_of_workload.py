@@ -122,9 +122,13 @@ WORKLOAD_EFFECTS: list[Effect] = [
     ),
     (
         "scheduling.tolerations",
-        plus(scheduling={"tolerations": [{"key": "k", "operator": "Exists", "tolerationSeconds": 5}]}),
+        plus(
+            scheduling={
+                "tolerations": [{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}]
+            }
+        ),
         lambda it: it.pod["tolerations"],
-        [{"key": "k", "operator": "Exists", "tolerationSeconds": 5}],
+        [{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}],
     ),
     ("scheduling.affinity", plus(scheduling={"affinity": AFFINITY}), lambda it: it.pod["affinity"], AFFINITY),
     (
@@ -157,7 +161,9 @@ WORKLOAD_EFFECTS: list[Effect] = [
     ),
     (
         "podTemplate.volumeMounts",
-        plus(podTemplate={"volumeMounts": [{"name": "v", "mountPath": "/v"}]}),
+        plus(
+            podTemplate={"volumeMounts": [{"name": "v", "mountPath": "/v"}], "volumes": [{"name": "v", "emptyDir": {}}]}
+        ),
         lambda it: it.mounts["v"],
         "/v",
     ),
