@@ -10,6 +10,7 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,11 @@ class Reader:
             return self._kinds[name.lower()]
         except KeyError:
             raise ApiError(404, "NotFound", f"the server has no resource type {name!r}") from None
+
+    def __del__(self) -> None:
+        # Who is killed with its cluster does not close anything.
+        with suppress(AttributeError):
+            self.close()
 
     def close(self) -> None:
         """End the connection; a later question opens another."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,15 @@ def _epoch(timestamp: str) -> float:
     return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
 
 
-def operator_pid(supervisor: int) -> int | None:
-    """The operator's process: the largest of that program below the cluster's supervisor."""
-    found = [
-        process
-        for process in psutil.Process(supervisor).children(recursive=True)
-        if any(part.endswith("embedding-operator") for part in process.cmdline())
-    ]
-    return int(max(found, key=lambda process: process.memory_info().rss).pid) if found else None
+def operator_pid(address: str) -> int | None:
+    """The operator's process: the largest of that program that talks to the API server at this address."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            is_operator = any(part.endswith("embedding-operator") for part in process.cmdline())
+            if is_operator and process.environ().get("KUBERNETES_SERVICE_HOST") == address:
+                found.append((process.memory_info().rss, process.pid))
+    return max(found)[1] if found else None
 
 
 def memory(pid: int) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
@@ -144,9 +145,9 @@ class Run:
     def _operator_pid(self) -> int:
         """The operator's process. A Pod that is ready has one, but for the moment in which its container restarts."""
         until = time.monotonic() + _PROCESS_SECONDS
-        while (pid := probe.operator_pid(self.cluster.state.pid)) is None:
+        while (pid := probe.operator_pid(urlsplit(self.cluster.state.server).hostname or "")) is None:
             if time.monotonic() > until:
-                raise ScaleError("the operator's process is not found below the cluster's supervisor")
+                raise ScaleError("the operator's process is not found on this machine")
             time.sleep(0.2)
         return pid
 

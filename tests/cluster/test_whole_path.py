@@ -64,7 +64,8 @@ def test_a_service_lives_from_apply_to_delete(services: Services) -> None:
     assert services.status()["readyReplicas"] == 2
 
     # A Pod killed: it is replaced, and the status tells both.
-    victim = services.pods()[0]["metadata"]["name"]
+    # Not one of the template before, which may still be on its way out.
+    victim = next(pod["metadata"]["name"] for pod in services.pods() if "deletionTimestamp" not in pod["metadata"])
     services.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
     services.wait("a Pod is missing", lambda: services.condition().get("status") == "False")
     assert services.condition("Available")["status"] == "True"

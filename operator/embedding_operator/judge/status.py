@@ -9,7 +9,7 @@ from typing import Any
 
 from embedding_operator.api import EmbeddingService, RolloutStrategy
 from embedding_operator.api.constants import CONTAINER_NAME, SERVICE_LABEL
-from embedding_operator.api.kinds import DEPLOYMENTS
+from embedding_operator.api.kinds import DEPLOYMENTS, PODS
 from embedding_operator.api.service import EmbeddingServiceSpec
 from embedding_operator.judge.conditions import Facts, Verdict, as_conditions, judge_conditions
 from embedding_operator.judge.decisions import kept_replicas, live_strategy
@@ -74,9 +74,12 @@ def _counts(snapshot: Snapshot, rollout: Rollout | None, pods: Iterable[PodState
     """
     if rollout is None and (DEPLOYMENTS.api_version, DEPLOYMENTS.kind) in snapshot.unread:
         return {}
+    # Where Pods may not be read, the Deployment's figure is all there is.
+    unread = (PODS.api_version, PODS.kind) in snapshot.unread
+    ready = 0 if rollout is None else rollout.ready if unread else len(serving(pods))
     return {
         "replicas": rollout.total if rollout else 0,
-        "readyReplicas": len(serving(pods)) if rollout else 0,
+        "readyReplicas": ready,
         "updatedReplicas": rollout.updated if rollout else 0,
     }
 
