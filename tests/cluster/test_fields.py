@@ -119,3 +119,8 @@ def test_every_field_has_its_effect_on_the_cluster(services: Services) -> None:
         if not holds(as_in_the_table(live, name, image), expected):
             wrong.append((path, live, expected))
     assert not wrong, "\n".join(f"{path}: there is {live}, expected {expected}" for path, live, expected in wrong)
+
+    # What a field had made goes when it is taken away again.
+    name = next(name for name, (path, *_) in names.items() if path == "networkPolicy.enabled")
+    services.kubectl("patch", f"emb/{name}", "--type=merge", "--patch", '{"spec":{"networkPolicy":{"enabled":false}}}')
+    services.wait("the network policy is gone", lambda: services.get("networkpolicy", name) is None)
