@@ -73,7 +73,6 @@ class Engine:
     def start(self) -> None:
         if isinstance(self.model, Interruptible):
             self.model.between_steps(self._between_steps)
-        self._shared.at_work = len(self._workers)
         for worker in self._workers:
             worker.start()
             self._by_thread[worker.thread.ident] = worker
@@ -167,7 +166,7 @@ class Engine:
         until = time.monotonic() + timeout
         for worker in self._workers:
             worker.join(max(0.0, until - time.monotonic()))
-        # The last worker does it; but one that is stuck never ends.
+        # What they ran was answered; what remains will not be taken up.
         fail_all(self._shared, StoppedError("the engine is stopped"))
 
     def refuse_all(self, reason: str) -> None:

@@ -85,11 +85,12 @@ class LoadMeter:
         self.busy_seconds += running.spent
         self._forget(now)
         speed = tokens / spent
-        if full and running.crowded:
-            self._prove(speed, spent, now)
-        elif speed > self._capacity:
+        proves = full and running.crowded
+        if proves or speed > self._capacity:
             settled = self._proven_at is not None
             self._capacity += (min(0.5, spent / _SMOOTHING) if settled else 1.0) * (speed - self._capacity)
+        if proves:
+            self._proven_at = now
 
     def busy_ratio(self, now: float) -> float:
         """The part of the window and of the device in which batches ran."""
@@ -126,14 +127,6 @@ class LoadMeter:
         for running, share in shares:
             running.spent += seconds * share
             running.crowded = running.crowded and crowded
-
-    def _prove(self, speed: float, weight: float, now: float) -> None:
-        """Full batches on the whole device ran at this speed; the old figure fades as `weight` seconds are added up."""
-        if self._proven_at is None:
-            self._capacity = speed
-        else:
-            self._capacity += min(0.5, weight / _SMOOTHING) * (speed - self._capacity)
-        self._proven_at = now
 
     def _forget(self, now: float) -> None:
         start = now - self._window

@@ -20,7 +20,7 @@ class Shared:
     """The state of one engine. `changed` guards all of it that changes, and tells workers that it did.
 
     `workers` is how many run batches side by side, each on one of so many parts of the device unless others are idle;
-    `parts_in_use` is how many of these parts batches have now, `at_work` how many workers have not ended.
+    `parts_in_use` is how many of these parts batches have now.
     """
 
     model: Model
@@ -33,7 +33,6 @@ class Shared:
     changed: threading.Condition = field(default_factory=threading.Condition)
     requests: dict[Ticket, Pending] = field(default_factory=dict)
     parts_in_use: int = 0
-    at_work: int = 0
     testing: bool = False
     stopping: bool = False
     failure: str | None = None

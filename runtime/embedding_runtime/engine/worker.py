@@ -107,12 +107,6 @@ class Worker:
                     self._test()
                 elif (started := self._next_batch()) is not None:
                     self._execute(started)
-            with shared.changed:
-                shared.at_work -= 1
-                is_last = shared.at_work == 0
-            if is_last:
-                # What the others ran was answered; what remains will not be taken up.
-                fail_all(shared, StoppedError("the engine is stopped"))
         except BaseException as error:
             _log.critical("the engine stopped: %s", error, exc_info=error)
             with shared.changed:
