@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from aiohttp import web
-from embedding_operator.cluster import ClusterClient
 from embedding_operator.commands.bundle import LOG_BYTES, Bundle, _pod
-from kubernetes.aio.client import ApiClient, Configuration
+
+from tests.operator.stand_in import stand_in
 
 LINES = 4000
 POD: dict[str, Any] = {
@@ -27,16 +27,9 @@ def test_the_end_of_a_log_is_kept() -> None:
         return web.Response(text=text[: int(request.query.get("limitBytes", len(text)))])
 
     async def scenario() -> Bundle:
-        application = web.Application()
-        application.router.add_get("/api/v1/namespaces/search/pods/minilm-1-a/log", answer)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
         bundle = Bundle(say=lambda text: None)
-        async with ApiClient(Configuration(host=f"http://{host}:{port}")) as api:
-            await _pod(ClusterClient(api), bundle, POD, "search/minilm/pods/minilm-1-a")
-        await runner.cleanup()
+        async with stand_in(answer, "/api/v1/namespaces/search/pods/minilm-1-a/log") as client:
+            await _pod(client, bundle, POD, "search/minilm/pods/minilm-1-a")
         return bundle
 
     bundle = asyncio.run(scenario())

@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 from aiohttp import web
 from embedding_operator.api.kinds import EMBEDDING_SERVICES
-from embedding_operator.cluster import ClusterClient, NotLeading
+from embedding_operator.cluster import NotLeading
 from embedding_operator.control.consequences import retry_delay
 from embedding_operator.control.sources import Sources
 from embedding_operator.settings import Settings
 from embedding_operator.telemetry import Metrics
-from kubernetes.aio.client import ApiClient, Configuration
+
+from tests.operator.stand_in import stand_in
 
 
 async def _wait(check: Callable[[], bool]) -> None:
@@ -32,25 +33,19 @@ def test_a_namespace_that_was_lost_makes_nobody_unwell() -> None:
         return web.json_response({"metadata": {"resourceVersion": "7"}, "items": []})
 
     async def scenario() -> None:
-        application = web.Application()
-        application.router.add_get("/{path:.*}", answer)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
         settings = Settings(watch_namespaces=("kept", "lost"))
-        async with ApiClient(Configuration(host=f"http://{host}:{port}")) as api:
-            sources = Sources(settings, ClusterClient(api), Metrics(), lambda key, delay, urgency: None)
+        async with stand_in(answer) as client:
+            sources = Sources(settings, client, Metrics(), lambda key, delay, urgency: None)
             kept, lost = (sources.mirror.scopes[EMBEDDING_SERVICES, name] for name in ("kept", "lost"))
             started = time.monotonic()
             await _wait(lambda: time.monotonic() > started)
             assert await sources._list_all(spread=0)
             assert lost.heard_at > started
             assert (kept.filled, lost.filled) == (True, False)
-        await runner.cleanup()
-        for check in (checks := tuple(sources._checks)):
-            check.cancel()
-        await asyncio.gather(*checks, return_exceptions=True)
+            # Before the client is closed, or a request of theirs would be left open.
+            for check in (checks := tuple(sources._checks)):
+                check.cancel()
+            await asyncio.gather(*checks, return_exceptions=True)
 
     asyncio.run(scenario())
 

@@ -14,16 +14,15 @@ import httpx
 import pytest
 from aiohttp import web
 from embedding_operator.api.kinds import HORIZONTAL_POD_AUTOSCALERS, PODS
-from embedding_operator.cluster import ClusterClient
 from embedding_operator.errors import CannotListen
 from embedding_operator.metrics_api.answers import Document, MetricRequest, not_found
 from embedding_operator.metrics_api.front_proxy import FrontProxy
 from embedding_operator.metrics_api.server import BadCertificate, Server, read_identity
 from embedding_operator.metrics_api.service import Listening, MetricsApi
 from embedding_operator.observe.mirror import Mirror
-from kubernetes.aio.client import ApiClient, Configuration
 
 from devcluster.control.certificates import Authority, KeyPair
+from tests.operator.stand_in import stand_in
 
 ROOT = "/apis/custom.metrics.k8s.io/v1beta2"
 EVERY = f"{ROOT}/namespaces/search/pods/%2A/embedding_utilization"
@@ -181,12 +180,6 @@ def test_a_taken_port_ends_the_metrics_api_with_one_sentence(tmp_path: Path) -> 
         return web.json_response({"kind": "ConfigMap", "data": data})
 
     async def scenario() -> None:
-        application = web.Application()
-        application.router.add_get("/{path:.*}", config_map)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
         mirror = Mirror(
             dict.fromkeys((HORIZONTAL_POD_AUTOSCALERS, PODS), 60.0),
             (None,),
@@ -197,11 +190,10 @@ def test_a_taken_port_ends_the_metrics_api_with_one_sentence(tmp_path: Path) -> 
             holder.bind(("127.0.0.1", 0))
             holder.listen()
             taken = holder.getsockname()[1]
-            async with ApiClient(Configuration(host=f"http://{host}:{port}")) as api:
+            async with stand_in(config_map) as client:
                 listening = Listening("127.0.0.1", taken, tmp_path)
-                served = MetricsApi(ClusterClient(api), mirror, listening, lambda: datetime.now(UTC), 5)
+                served = MetricsApi(client, mirror, listening, lambda: datetime.now(UTC), 5)
                 with pytest.raises(CannotListen, match=f"cannot listen on port {taken} for the metrics API"):
                     await asyncio.wait_for(served.run(), 20)
-        await runner.cleanup()
 
     asyncio.run(scenario())
